@@ -1,0 +1,64 @@
+# A menu over `python -m pipeline VERB`. Anything that thinks is Python.
+PYTHON ?= python3
+RECIPE ?= recipes/demo.toml
+STORE ?= store
+PIPELINE = $(PYTHON) -m pipeline
+BUILD = $(PIPELINE) build --recipe $(RECIPE) --store $(STORE)
+
+.PHONY: help
+help: ## This menu
+	@awk -F ':.*## ' '/^[a-z][a-z ]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  (RECIPE=$(RECIPE) STORE=$(STORE))"
+
+.PHONY: demo
+demo: ## The whole build on this CPU: make, distil, quantise, serve and grade a small model
+	@$(PIPELINE) build --recipe recipes/demo.toml --store $(STORE)
+
+.PHONY: test
+test: ## All tests
+	@$(PYTHON) -m tests
+
+.PHONY: lint
+lint: ## ruff and mypy --strict
+	@$(PYTHON) -m tests.lint
+
+.PHONY: plan
+plan: ## What a build would do: cached or to build and why, bytes, memory
+	@$(PIPELINE) plan --recipe $(RECIPE) --store $(STORE)
+
+.PHONY: all
+all: ## Everything that RECIPE asks for
+	@$(BUILD)
+
+.PHONY: base text rows dataset adapter merged gguf answers train
+base text rows dataset adapter merged gguf answers: ## That artifact of RECIPE, and what it comes from
+	@$(BUILD) $@
+
+gguf-%:
+	@$(BUILD) $@
+
+train: adapter ## The LoRA adapter
+
+.PHONY: serve
+serve: ## An OpenAI-compatible endpoint on the recipe's GGUF
+	@$(PIPELINE) serve --recipe $(RECIPE) --store $(STORE)
+
+.PHONY: masks
+masks: ## One training row with its supervised tokens marked (ROW=0)
+	@$(PIPELINE) masks --recipe $(RECIPE) --store $(STORE) $(or $(ROW),0)
+
+.PHONY: show
+show: ## What the store holds
+	@$(PIPELINE) show --store $(STORE)
+
+.PHONY: verify
+verify: ## Hash every file of the store against its manifest
+	@$(PIPELINE) verify --store $(STORE)
+
+.PHONY: locks
+locks: ## Resolve docker/*.in into hash-locked docker/*.lock
+	@$(PYTHON) -m docker.locks
+
+.PHONY: reference
+reference: ## Write recipes/reference.toml from the recipe's fields
+	@$(PYTHON) -m pipeline.recipe > recipes/reference.toml

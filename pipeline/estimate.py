@@ -1,0 +1,85 @@
+"""config.json + recipe -> sizes before anything is built. Standard library only, no weights.
+
+Parameters and tensor data are exact for dense decoders of Mistral's and Llama's form; GGUF
+metadata and VRAM are models, each with its formula here.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.decoder_shape import Shape, parse_shape
+from pipeline.demo.shape import make_config
+from pipeline.errors import UsageError
+from pipeline.gguf_size import sum_file_bytes
+from pipeline.recipe import DEMO, Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    base_parameters: int
+    trainable_parameters: int
+    base_bytes: int
+    text_bytes: int
+    gguf_bytes: Mapping[str, int]
+    train_vram_bytes: int
+    serve_vram_bytes: int
+
+
+def estimate(recipe: Recipe) -> Estimate:
+    """Return the sizes of the recipe's artifacts; UsageError when config.json is not understood."""
+    shape = parse_shape(_read_config(recipe), on=recipe.base.source)
+    parameters = shape.count_parameters()
+    projections = shape.list_projections()
+    trainable = shape.layers * sum(
+        recipe.train.rank * sum(projections[name]) for name in recipe.train.target_modules
+    )
+    wide = parameters - shape.count_projections()
+    gguf_bytes = {each: sum_file_bytes(shape, each) for each in ("BF16", *recipe.gguf.types)}
+    return Estimate(
+        base_parameters=parameters,
+        trainable_parameters=trainable,
+        base_bytes=shape.count_projections() + 2 * wide,
+        text_bytes=2 * parameters,
+        gguf_bytes=gguf_bytes,
+        train_vram_bytes=_model_train_vram(recipe, shape, trainable),
+        serve_vram_bytes=gguf_bytes[recipe.serve.type]
+        + 4
+        * shape.layers
+        * shape.kv_heads
+        * shape.head_dim
+        * recipe.serve.context
+        * recipe.serve.parallel,
+    )
+
+
+def _read_config(recipe: Recipe) -> Mapping[str, Any]:
+    if recipe.base.source == DEMO:
+        return make_config(recipe.demo.hidden_size)
+    path = Path(recipe.base.source) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(config, dict):
+            return config
+        why = "it holds no object"
+    except (OSError, ValueError) as error:
+        why = str(error)
+    raise UsageError(
+        "the base is no Hugging Face checkpoint",
+        on=str(path),
+        why=why,
+        then="name the directory that holds config.json and the safetensors",
+    )
+
+
+def _model_train_vram(recipe: Recipe, shape: Shape, trainable: int) -> int:
+    """Weights + adapter with gradients and AdamW (16 B a parameter) + checkpointed activations
+    (2 B a hidden element, layer and token) + one layer's working set + float32 logits + 1 GiB."""
+    bytes_each = 0.516 if recipe.train.method == "qlora" else 2.0
+    wide = shape.count_parameters() - shape.count_projections()
+    weights = int(shape.count_projections() * bytes_each) + 2 * wide
+    tokens = recipe.train.batch_size * recipe.dataset.sequence_length
+    activations = tokens * (2 * shape.layers * shape.hidden + 8 * shape.ffn)
+    return weights + 16 * trainable + activations + 4 * tokens * shape.vocabulary + (1 << 30)

@@ -1,0 +1,170 @@
+"""recipe -> the rules, in order, on one screen: the only file that knows both sides.
+
+A rule says which stage makes an artifact, in which image, from what. Everything that may change an
+artifact's bytes stands in its options; where it lies does not.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.artifact.rule import Rule
+from pipeline.estimate import Estimate
+from pipeline.recipe import DEMO, Recipe
+from pipeline.source_files import list_checkpoint_files, list_file
+
+
+def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule, ...]:
+    """Return the recipe's rules in an order that builds.
+
+    `digests` is the file that remembers the sha256 of the user's own files.
+    """
+    threads = {"cpu_threads": recipe.train.cpu_threads}
+    return (
+        _make_base(recipe, estimate, digests),
+        Rule(
+            name="text",
+            image="convert",
+            stage="checkpoint.text",
+            options=threads,
+            inputs={"base": "base"},
+            estimated_bytes=estimate.text_bytes,
+        ),
+        _make_rows(recipe, digests),
+        Rule(
+            name="dataset",
+            image="train",
+            stage="sft.dataset",
+            options={"sequence_length": recipe.dataset.sequence_length},
+            inputs={"text": "text", "rows": "rows"},
+        ),
+        Rule(
+            name="adapter",
+            image="train",
+            stage="sft.adapter",
+            options=vars(recipe.train),
+            inputs={"text": "text", "dataset": "dataset"},
+            estimated_bytes=4 * estimate.trainable_parameters,
+        ),
+        Rule(
+            name="merged",
+            image="convert",
+            stage="checkpoint.merged",
+            options=threads,
+            inputs={"text": "text", "adapter": "adapter"},
+            estimated_bytes=estimate.text_bytes,
+        ),
+        *_make_gguf_rules(recipe, estimate),
+        *_make_answers_rules(recipe),
+    )
+
+
+def _make_gguf_rules(recipe: Recipe, estimate: Estimate) -> list[Rule]:
+    """One file per type; BF16 comes from the checkpoint, the others from BF16."""
+    converted = Rule(
+        name="gguf-BF16",
+        image="convert",
+        stage="checkpoint.gguf",
+        options={"model_name": recipe.gguf.name},
+        inputs={"merged": "merged"},
+        estimated_bytes=estimate.gguf_bytes["BF16"],
+    )
+    quantized = [
+        Rule(
+            name=f"gguf-{each}",
+            image="convert",
+            stage="checkpoint.quantized",
+            options={"type": each},
+            inputs={"gguf": "gguf-BF16", "merged": "merged"},
+            estimated_bytes=estimate.gguf_bytes[each],
+        )
+        for each in recipe.gguf.types
+        if each != "BF16"
+    ]
+    return [converted, *quantized]
+
+
+def _make_answers_rules(recipe: Recipe) -> list[Rule]:
+    """The served files are always graded; the model before export when the recipe asks."""
+    asked = {"problems": recipe.evaluate.problems, "max_tokens": recipe.evaluate.max_tokens}
+    before_export = Rule(
+        name="answers-checkpoint",
+        image="train",
+        stage="evaluate.checkpoint",
+        options=asked | {"batch_size": 100, "cpu_threads": recipe.train.cpu_threads},
+        inputs={"text": "text", "adapter": "adapter", "rows": "rows"},
+    )
+    served = Rule(
+        name="answers",
+        image="serve",
+        stage="evaluate.served",
+        options=asked
+        | {
+            "types": recipe.gguf.types,
+            "temperature": recipe.evaluate.temperature,
+            "seed": recipe.evaluate.seed,
+            "parallel": recipe.evaluate.parallel,
+            "threads": recipe.train.cpu_threads,
+        },
+        inputs={"rows": "rows"} | {each: f"gguf-{each}" for each in recipe.gguf.types},
+    )
+    return [before_export, served] if recipe.evaluate.before_export else [served]
+
+
+def _make_base(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
+    if recipe.base.source == DEMO:
+        return Rule(
+            name="base",
+            image="train",
+            stage="demo.base",
+            options=vars(recipe.demo)
+            | {"held_out": recipe.dataset.held_out, "cpu_threads": recipe.train.cpu_threads},
+            estimated_bytes=estimate.base_bytes,
+        )
+    source = Path(recipe.base.source)
+    return Rule(
+        name="base",
+        image="convert",
+        stage="checkpoint.base",
+        options={"files": list_checkpoint_files(source, digests)},
+        source=source,
+        estimated_bytes=estimate.base_bytes,
+    )
+
+
+def _make_rows(recipe: Recipe, digests: Path) -> Rule:
+    if recipe.dataset.source == DEMO:
+        return Rule(
+            name="rows",
+            image="train",
+            stage="demo.rows",
+            options={
+                "seed": recipe.demo.seed,
+                "digits": recipe.demo.digits,
+                "rows": recipe.demo.rows,
+                "held_out": recipe.dataset.held_out,
+            },
+        )
+    source = Path(recipe.dataset.source)
+    return Rule(
+        name="rows",
+        image="train",
+        stage="sft.rows",
+        options={
+            "file": source.name,
+            "sha256": list_file(source, digests),
+            "columns": recipe.dataset.columns,
+            "held_out": recipe.dataset.held_out,
+            "seed": recipe.dataset.seed,
+        },
+        source=source.parent,
+    )
+
+
+def list_targets(rules: Sequence[Rule], names: Sequence[str]) -> list[str]:
+    """Return the artifacts that a command line means: "gguf" stands for every type, and no name at
+    all for the GGUF files and the answers."""
+    files = [rule.name for rule in rules if rule.name.startswith("gguf-")]
+    answers = [rule.name for rule in rules if rule.name.startswith("answers")]
+    if not names:
+        return files + answers
+    return [each for name in names for each in (files if name == "gguf" else [name])]

@@ -1,0 +1,59 @@
+"""The user's own files -> their digests, so that a key names what they hold and not where they lie.
+
+A digest is taken once and remembered by the file's identity (device, inode, size, mtime), since a
+base checkpoint may have 26 GB.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from pipeline.artifact.manifest import hash_file
+from pipeline.log import say
+
+_SMALL = (".json", ".jinja", ".txt", ".model")
+_SAY_FROM_BYTES = 1 << 30
+
+
+def list_checkpoint_files(directory: Path, digests: Path) -> tuple[str, ...]:
+    """Return "sha256  name" of the checkpoint's files, by name.
+
+    That is: its small files, and the safetensors that its index names; without an index, those
+    whose name starts with "model". Other weights (`consolidated*`) are a second copy. A file that
+    the index names and that is missing is left out here; the stage then says so.
+    """
+    names = [path.name for path in directory.iterdir() if path.suffix in _SMALL and path.is_file()]
+    names += _list_shards(directory)
+    return tuple(f"{list_file(directory / name, digests)}  {name}" for name in sorted(set(names)))
+
+
+def list_file(path: Path, digests: Path) -> str:
+    """Return the sha256 of the file, remembered in the file `digests`."""
+    known = _read_digests(digests)
+    status = path.stat()
+    identity = f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
+    if identity not in known:
+        if status.st_size >= _SAY_FROM_BYTES:
+            say(f"hashing {path.name} ({status.st_size:,} bytes), once")
+        known[identity] = hash_file(path)
+        temporary = digests.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        temporary.rename(digests)
+    return known[identity]
+
+
+def _list_shards(directory: Path) -> list[str]:
+    index = directory / "model.safetensors.index.json"
+    try:
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [path.name for path in directory.glob("model*.safetensors") if path.is_file()]
+    present = {path.name for path in directory.glob("*.safetensors") if path.is_file()}
+    return sorted(name for name in named if name in present)
+
+
+def _read_digests(path: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}

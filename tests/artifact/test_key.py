@@ -1,0 +1,104 @@
+"""The key: one canonical text, and nothing in it that does not matter."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.artifact.key import (
+    REPOSITORY,
+    make_canonical_json,
+    make_key,
+    make_key_document,
+    read_source_digest,
+)
+from pipeline.artifact.rule import Digest, Key, Rule
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(
+        st.characters(exclude_categories=["Cs"])
+    ),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
+)
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), _JSON))
+def test_canonical_json_ignores_order_and_keeps_every_value(document: dict[str, object]) -> None:
+    text = make_canonical_json(document)
+    assert make_canonical_json(dict(reversed(document.items()))) == text
+    assert json.loads(text) == document
+
+
+def test_canonical_json_refuses_what_json_lacks() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        make_canonical_json({"learning_rate": float("nan")})
+
+
+def test_canonical_json_tells_types_apart() -> None:
+    texts = [make_canonical_json({"x": value}) for value in (1, 1.0, True, "1", None, [1])]
+    assert len(set(texts)) == len(texts)
+
+
+def _make_document(**changes: object) -> dict[str, object]:
+    values: dict[str, object] = {
+        "options": {"rank": 16},
+        "environment": Digest("e"),
+        "source": Digest("s"),
+        "input_key": Key("i"),
+    }
+    values |= changes
+    rule = Rule(name="adapter", image="train", stage="sft.adapter", options=values["options"])  # type: ignore[arg-type]
+    return make_key_document(
+        rule,
+        input_keys={"text": values["input_key"]},  # type: ignore[dict-item]
+        environment=values["environment"],  # type: ignore[arg-type]
+        source=values["source"],  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"options": {"rank": 17}}, {"environment": "f"}, {"source": "t"}, {"input_key": "j"}],
+)
+def test_key_changes_with_everything_that_matters(change: dict[str, object]) -> None:
+    assert make_key(_make_document(**change)) != make_key(_make_document())
+
+
+def test_source_digest_is_the_same_in_another_process_and_environment() -> None:
+    code = "from pipeline.artifact.key import read_source_digest as d; print(d('demo.rows'))"
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == read_source_digest("demo.rows")
+
+
+def test_source_digest_covers_what_the_stage_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "pipeline"
+    (package / "a").mkdir(parents=True)
+    (package / "b").mkdir()
+    (package / "job.py").write_text("import json\n")
+    (package / "a" / "stage.py").write_text("from pipeline.b import part\n")
+    (package / "b" / "part.py").write_text("x = 1\n")
+    (package / "b" / "other.py").write_text("y = 1\n")
+    monkeypatch.setattr("pipeline.artifact.key.REPOSITORY", tmp_path)
+
+    def digest() -> str:
+        read_source_digest.cache_clear()
+        return read_source_digest("a.stage")
+
+    first = digest()
+    (package / "b" / "other.py").write_text("y = 2\n")
+    assert digest() == first
+    (package / "b" / "part.py").write_text("x = 2\n")
+    assert digest() != first
+    read_source_digest.cache_clear()
