@@ -24,7 +24,7 @@ from pipeline.links import write_links
 from pipeline.log import say, start_log
 from pipeline.plan import list_targets, make_rules
 from pipeline.recipe import Recipe, read_recipe
-from pipeline.serve.argv import make_server_argv
+from pipeline.serve.argv import ServerSettings, make_server_argv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,8 @@ def _explain(arguments: argparse.Namespace) -> None:
     steps = builder.make_steps(project.rules, [arguments.artifact], project.store)
     step = steps[-1]
     last = builder.find_last_document(project.store, step.rule.name)
-    document = report.make_explanation(step, builder.find_changes(step.document, last))
+    changes = builder.find_changes(step.document, last) if last else []
+    document = report.make_explanation(step, changes)
     sys.stdout.write(_dump(document) if arguments.json else report.format_explanation(document))
 
 
@@ -133,11 +134,16 @@ def _serve(arguments: argparse.Namespace) -> int:
     settings = project.recipe.serve
     say(f"serving {wanted} on http://127.0.0.1:{settings.port} (Ctrl-C stops it)")
     argv = make_server_argv(
+        "llama/bin/llama-server",
         str(sealed[wanted].path / "model.gguf"),
-        host="127.0.0.1",
-        port=settings.port,
-        context=settings.context,
-        parallel=settings.parallel,
+        ServerSettings(
+            host="127.0.0.1",
+            port=settings.port,
+            context=settings.context,
+            parallel=settings.parallel,
+            threads=0,
+            web_page=False,
+        ),
     )
     return engine.interact("serve", argv)
 

@@ -34,7 +34,9 @@ class Shape:
         }
 
     def count_projections(self) -> int:
-        return self.layers * sum(rows * columns for rows, columns in self.list_projections().values())
+        return self.layers * sum(
+            rows * columns for rows, columns in self.list_projections().values()
+        )
 
     def count_parameters(self) -> int:
         """Parameters of the text-only model: projections, norms, embeddings, output."""

@@ -16,6 +16,9 @@ from pipeline.errors import UsageError
 from pipeline.gguf_size import sum_file_bytes
 from pipeline.recipe import DEMO, Recipe
 
+# A token of 1 to 4 characters becomes an id of 4 bytes and a mark of 1; digits set the factor.
+_DATASET_BYTES_PER_ROW_BYTE = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -23,6 +26,8 @@ class Estimate:
     trainable_parameters: int
     base_bytes: int
     text_bytes: int
+    rows_bytes: int
+    dataset_bytes: int
     gguf_bytes: Mapping[str, int]
     train_vram_bytes: int
     serve_vram_bytes: int
@@ -37,12 +42,15 @@ def estimate(recipe: Recipe) -> Estimate:
         recipe.train.rank * sum(projections[name]) for name in recipe.train.target_modules
     )
     wide = parameters - shape.count_projections()
+    rows_bytes = _sum_rows_bytes(recipe)
     gguf_bytes = {each: sum_file_bytes(shape, each) for each in ("BF16", *recipe.gguf.types)}
     return Estimate(
         base_parameters=parameters,
         trainable_parameters=trainable,
-        base_bytes=shape.count_projections() + 2 * wide,
+        base_bytes=_sum_base_bytes(recipe) or shape.count_projections() + 2 * wide,
         text_bytes=2 * parameters,
+        rows_bytes=rows_bytes,
+        dataset_bytes=_DATASET_BYTES_PER_ROW_BYTE * rows_bytes,
         gguf_bytes=gguf_bytes,
         train_vram_bytes=_model_train_vram(recipe, shape, trainable),
         serve_vram_bytes=gguf_bytes[recipe.serve.type]
@@ -72,6 +80,19 @@ def _read_config(recipe: Recipe) -> Mapping[str, Any]:
         why=why,
         then="name the directory that holds config.json and the safetensors",
     )
+
+
+def _sum_base_bytes(recipe: Recipe) -> int:
+    """Return the size of the user's safetensors; 0 for the demonstration."""
+    if recipe.base.source == DEMO:
+        return 0
+    return sum(path.stat().st_size for path in Path(recipe.base.source).glob("model*.safetensors"))
+
+
+def _sum_rows_bytes(recipe: Recipe) -> int:
+    if recipe.dataset.source == DEMO:
+        return (recipe.demo.rows + recipe.dataset.held_out) * (90 + 11 * recipe.demo.digits)
+    return Path(recipe.dataset.source).stat().st_size
 
 
 def _model_train_vram(recipe: Recipe, shape: Shape, trainable: int) -> int:

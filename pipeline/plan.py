@@ -29,13 +29,14 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
             inputs={"base": "base"},
             estimated_bytes=estimate.text_bytes,
         ),
-        _make_rows(recipe, digests),
+        _make_rows(recipe, estimate, digests),
         Rule(
             name="dataset",
             image="train",
             stage="sft.dataset",
             options={"sequence_length": recipe.dataset.sequence_length},
             inputs={"text": "text", "rows": "rows"},
+            estimated_bytes=estimate.dataset_bytes,
         ),
         Rule(
             name="adapter",
@@ -131,7 +132,7 @@ def _make_base(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
     )
 
 
-def _make_rows(recipe: Recipe, digests: Path) -> Rule:
+def _make_rows(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
     if recipe.dataset.source == DEMO:
         return Rule(
             name="rows",
@@ -143,6 +144,7 @@ def _make_rows(recipe: Recipe, digests: Path) -> Rule:
                 "rows": recipe.demo.rows,
                 "held_out": recipe.dataset.held_out,
             },
+            estimated_bytes=estimate.rows_bytes,
         )
     source = Path(recipe.dataset.source)
     return Rule(
@@ -157,6 +159,7 @@ def _make_rows(recipe: Recipe, digests: Path) -> Rule:
             "seed": recipe.dataset.seed,
         },
         source=source.parent,
+        estimated_bytes=estimate.rows_bytes,
     )
 
 

@@ -113,7 +113,12 @@ class Evaluate:
     max_tokens: int = _setting("Longest answer, tokens.", 2048, low=1)
     temperature: float = _setting("Sampling temperature; 0 is greedy.", 0.0, low=0.0, high=2.0)
     seed: int = _setting("Sampling seed.", 1, low=0)
-    parallel: int = _setting("Problems asked side by side.", 4, low=1, high=256)
+    parallel: int = _setting(
+        "Problems asked side by side; with more than 1, batches and so some answers may vary.",
+        1,
+        low=1,
+        high=256,
+    )
     before_export: bool = _setting(
         "Also ask the base and the distilled model before they are exported.", False
     )
@@ -184,7 +189,7 @@ def _read_text(path: Path) -> str:
             "the recipe cannot be read",
             on=str(path),
             why=str(error),
-            then="name a recipe with --recipe FILE (RECIPE=FILE for make), such as recipes/demo.toml",
+            then="name one by --recipe FILE (for make: RECIPE=FILE), such as recipes/demo.toml",
         ) from error
 
 
@@ -238,7 +243,7 @@ def _parse_table(
     for key, field in fields.items():
         if field.default is dataclasses.MISSING and key not in raw:
             problems.append(f"{label} {key} is missing: {field.metadata['doc']}")
-    return table_type(**values) if len(problems) == before else None  # type: ignore[no-any-return]
+    return table_type(**values) if len(problems) == before else None
 
 
 def _parse_value(
@@ -316,7 +321,7 @@ def _show_default(field: dataclasses.Field[Any]) -> str:
     if isinstance(value, bool):
         return f"{field.name} = {str(value).lower()}"
     if isinstance(value, tuple):
-        quoted = ', '.join(f'"{item}"' for item in value)
+        quoted = ", ".join(f'"{item}"' for item in value)
         return f"{field.name} = [{quoted}]"
     return f"{field.name} = " + (f'"{value}"' if isinstance(value, str) else repr(value))
 

@@ -56,7 +56,8 @@ def format_plan(plan: Mapping[str, Any]) -> str:
         + f"\nparameters: {parameters['base']:,}; trainable {parameters['trainable']:,}"
         + f" ({share:.2f} %)"
         + f"\ndisk: {disk['needed_bytes']:,} bytes needed, {disk['free_bytes']:,} free"
-        + f"\nvram: about {vram['train_bytes']:,} bytes to train, {vram['serve_bytes']:,} to serve\n"
+        + f"\nvram: about {vram['train_bytes']:,} bytes to train,"
+        + f" {vram['serve_bytes']:,} to serve\n"
     )
 
 
@@ -141,7 +142,12 @@ def make_result_table(sealed: Mapping[str, Artifact]) -> str:
         for file_type, score in _read_json(sealed["answers"], "scores.json").items():
             scores[f"distilled model, GGUF {file_type}"] = score
     rows = [
-        (model, f"{100 * score['correct'] / score['total']:.1f} %", f"{score['correct']}", score["total"])
+        (
+            model,
+            f"{100 * score['correct'] / score['total']:.1f} %",
+            f"{score['correct']}",
+            score["total"],
+        )
         for model, score in scores.items()
     ]
     headings = ("held-out accuracy of the", "accuracy", "correct", "of")

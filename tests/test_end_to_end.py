@@ -77,7 +77,7 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def _read_tensors(directory: Path) -> dict[str, torch.Tensor]:
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for path in sorted(directory.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -196,14 +196,15 @@ from pathlib import Path
 from pipeline.serve.server import llama_server
 
 def post(url, body):
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     return json.load(urllib.request.urlopen(request))
 
 with llama_server(Path(sys.argv[1]), context=256, parallel=1, threads=1) as url:
     for line in sys.stdin:
         prompt = post(f"{url}/apply-template", {"messages": json.loads(line)})["prompt"]
-        ids = post(f"{url}/tokenize", {"content": prompt, "add_special": True, "parse_special": True})
-        print(json.dumps(ids["tokens"]), flush=True)
+        body = {"content": prompt, "add_special": True, "parse_special": True}
+        print(json.dumps(post(f"{url}/tokenize", body)["tokens"]), flush=True)
 """
 
 

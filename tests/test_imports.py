@@ -37,7 +37,6 @@ def test_files_and_functions_stay_short() -> None:
         if text.count("\n") > 400:
             long.append(path.name)
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:
-                if node.end_lineno - node.lineno + 1 > 60:
-                    long.append(f"{path.name}: {node.name}")
+            if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 60:
+                long.append(f"{path.name}: {node.name}")
     assert long == []

@@ -44,7 +44,10 @@ def test_a_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[train]\nlerning_rate = 1e-4\n", "line 6: [train] lerning_rate: unknown key; did you mean learning_rate?"),
+        (
+            "[train]\nlerning_rate = 1e-4\n",
+            "line 6: [train] lerning_rate: unknown key; did you mean learning_rate?",
+        ),
         ("[trian]\nrank = 1\n", "line 5: unknown table [trian]; did you mean train?"),
         ("[train]\nrank = 0\n", "[train] rank = 0: must be in 1 to 1024"),
         ('[train]\nrank = "16"\n', "must be int, not str"),
@@ -52,7 +55,7 @@ def test_a_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
         ("[train]\nlearning_rate = nan\n", "must be in"),
         ('[train]\ntarget_modules = ["q_proj", "k_prj"]\n', "unknown k_prj; did you mean k_proj?"),
         ('[gguf]\ntypes = ["Q4_K"]\n', "unknown Q4_K; did you mean Q4_K_M?"),
-        ('[gguf]\ntypes = []\n', "must be non-empty"),
+        ("[gguf]\ntypes = []\n", "must be non-empty"),
         ('[gguf]\ntypes = ["BF16", "BF16"]\n', "without repeats"),
         ('[train]\nmethod = "qlra"\n', "must be one of lora, qlora"),
         ("[demo]\nhidden_size = 300\n", "multiple of 256"),

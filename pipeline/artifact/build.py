@@ -76,14 +76,15 @@ def _close_over_inputs(rules: Sequence[Rule], wanted: Sequence[str]) -> set[str]
 def _explain_build(
     rule: Rule, document: Mapping[str, Any], steps: Mapping[str, Step], store: Store
 ) -> str:
-    changed = find_changes(document, find_last_document(store, rule.name))
-    own = [field for field, _, _ in changed if not field.startswith("inputs.")]
-    if own:
-        return f"changed: {', '.join(own)}"
+    last = find_last_document(store, rule.name)
+    if last is None:
+        return "never built"
+    changed = [field for field, _, _ in find_changes(document, last)]
+    own = [field for field in changed if not field.startswith("inputs.")]
     stale = [name for name in rule.inputs.values() if steps[name].artifact is None]
-    if stale:
+    if not own and stale:
         return f"its input changes: {', '.join(stale)}"
-    return "changed: " + ", ".join(field for field, _, _ in changed) if changed else "never built"
+    return f"changed: {', '.join(own or changed)}" if changed else "removed since it was built"
 
 
 def find_last_document(store: Store, name: str) -> Mapping[str, Any] | None:
@@ -92,12 +93,8 @@ def find_last_document(store: Store, name: str) -> Mapping[str, Any] | None:
     return found[-1].manifest.document if found else None
 
 
-def find_changes(
-    new: Mapping[str, Any], old: Mapping[str, Any] | None
-) -> list[tuple[str, Any, Any]]:
-    """Return (dotted field, old value, new value) of each field that differs; [] without an old."""
-    if old is None:
-        return []
+def find_changes(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return (dotted field, old value, new value) of each field that differs."""
     changes: list[tuple[str, Any, Any]] = []
     for name in sorted(new.keys() | old.keys()):
         before, after = old.get(name), new.get(name)
@@ -142,9 +139,7 @@ def build(
     return sealed
 
 
-def _make(
-    step: Step, sealed: Mapping[str, Artifact], store: Store, engine: Engine
-) -> Artifact:
+def _make(step: Step, sealed: Mapping[str, Artifact], store: Store, engine: Engine) -> Artifact:
     """Run the stage in the dark and seal what it wrote. The caller holds the key's lock."""
     rule = step.rule
     started = time.monotonic()

@@ -1,11 +1,12 @@
 """An engine runs a stage in an image's environment; nothing else differs between engines."""
 
-from collections.abc import Collection
+import tempfile
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.artifact import venv
+from pipeline.artifact import process, venv
 from pipeline.artifact.environment import read_envs_dir
 
 
@@ -21,6 +22,12 @@ class Engine(Protocol):
     def run(self, image: str, job: dict[str, Any], *, work: Path, log: Path) -> int:
         """Run one job document with `work` as its writable directory; return its exit code."""
 
+    def interact(self, image: str, argv: Sequence[str]) -> int:
+        """Run a program of the image on the caller's terminal; return its exit code.
+
+        The program's path is relative to the environment's prefix.
+        """
+
 
 @dataclass(frozen=True)
 class VenvEngine:
@@ -34,6 +41,14 @@ class VenvEngine:
 
     def run(self, image: str, job: dict[str, Any], *, work: Path, log: Path) -> int:
         return venv.run_stage(image, job=job, work_dir=work, log_path=log, envs_dir=self.envs_dir)
+
+    def interact(self, image: str, argv: Sequence[str]) -> int:
+        prefix = venv.python_of(image, self.envs_dir).parents[1]
+        with tempfile.TemporaryDirectory(prefix="tristill-") as work:
+            return process.run_in_foreground(
+                [prefix / argv[0], *argv[1:]],
+                environment=venv.make_stage_variables(image, Path(work)),
+            )
 
 
 def make_engine() -> Engine:

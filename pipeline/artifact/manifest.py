@@ -102,7 +102,10 @@ def make_statement(manifest: Manifest, *, engine: str) -> dict[str, Any]:
 
 
 def parse_statement(text: str) -> Manifest:
-    """Return the manifest that a statement holds; ValueError, KeyError or TypeError if it is none."""
+    """Return the manifest that a statement holds.
+
+    Raises ValueError, KeyError or TypeError for what is no statement.
+    """
     statement = json.loads(text)
     files = tuple(
         File(

@@ -123,7 +123,14 @@ class Store:
             remove_tree(path)
 
     def seal(
-        self, out: Path, *, key: Key, name: str, document: dict[str, Any], engine: str, seconds: float
+        self,
+        out: Path,
+        *,
+        key: Key,
+        name: str,
+        document: dict[str, Any],
+        engine: str,
+        seconds: float,
     ) -> Artifact:
         """Hash, write the manifest, sync, publish by rename, make read-only.
 
@@ -181,7 +188,10 @@ def find_damage(artifact: Artifact, *, deep: bool) -> list[Damage]:
 
 
 def open_store(root: Path) -> Store:
-    """Return the store in the directory, made when missing; UsageError when it cannot be written."""
+    """Return the store in the directory, made when missing.
+
+    Raises UsageError when it cannot be written.
+    """
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):

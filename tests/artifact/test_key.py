@@ -20,10 +20,14 @@ from pipeline.artifact.key import (
 from pipeline.artifact.rule import Digest, Key, Rule
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(
-        st.characters(exclude_categories=["Cs"])
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner)
     ),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
 )
 
 
@@ -82,7 +86,9 @@ def test_source_digest_is_the_same_in_another_process_and_environment() -> None:
     assert told.stdout.strip() == read_source_digest("demo.rows")
 
 
-def test_source_digest_covers_what_the_stage_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_digest_covers_what_the_stage_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "pipeline"
     (package / "a").mkdir(parents=True)
     (package / "b").mkdir()

@@ -24,9 +24,7 @@ def _seal(store: Store, *, key: Key = _KEY) -> Artifact:
         (out / "sub").mkdir(parents=True)
         (out / "config.json").write_text("{}")
         (out / "sub" / "weights").write_bytes(bytes(range(256)))
-        return store.seal(
-            out, key=key, name="text", document=_DOCUMENT, engine="venv", seconds=1.5
-        )
+        return store.seal(out, key=key, name="text", document=_DOCUMENT, engine="venv", seconds=1.5)
 
 
 def test_a_sealed_artifact_is_found_with_its_files(store: Store) -> None:
@@ -46,7 +44,9 @@ def test_a_sealed_artifact_is_found_with_its_files(store: Store) -> None:
 
 def test_a_sealed_artifact_is_read_only(store: Store) -> None:
     path = _seal(store).path
-    assert [oct(each.stat().st_mode & 0o777) for each in (path, path / "sub", path / "config.json")] == [
+    assert [
+        oct(each.stat().st_mode & 0o777) for each in (path, path / "sub", path / "config.json")
+    ] == [
         "0o555",
         "0o555",
         "0o444",

@@ -1,0 +1,147 @@
+"""The images: what each holds, and the digest of everything that pins it.
+
+An image is an environment: packages from hash-locked files, the one pinned llama.cpp where it is
+needed, and variables that must stand before anything is imported. No code of ours is in it. The
+digest is the same for every engine, so that an artifact made in a container is a hit for a virtual
+environment and the other way round.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pipeline.artifact.key import REPOSITORY, make_canonical_json
+from pipeline.artifact.rule import Digest
+
+LOCKS = REPOSITORY / "docker"
+PYTHON_VERSION = "3.11"
+ACCELERATOR = "cpu"
+
+LLAMA_LOCK = "llama.lock"
+LLAMA_BUILD_LOCK = "llama-build.lock"
+# GGML_NATIVE=OFF: the same instructions wherever it is compiled. Without the two UI switches the
+# build would download the server's web page. The build number and commit have no repository here.
+LLAMA_FLAGS = (
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DBUILD_SHARED_LIBS=ON",
+    "-DGGML_NATIVE=OFF",
+    "-DLLAMA_BUILD_APP=OFF",
+    "-DLLAMA_BUILD_COMMIT=pinned",
+    "-DLLAMA_BUILD_EXAMPLES=OFF",
+    "-DLLAMA_BUILD_NUMBER=0",
+    "-DLLAMA_BUILD_TESTS=OFF",
+    "-DLLAMA_BUILD_UI=OFF",
+    "-DLLAMA_OPENSSL=OFF",
+    "-DLLAMA_USE_PREBUILT_UI=OFF",
+)
+
+_PYTHON_VARIABLES = {
+    "LC_ALL": "C.UTF-8",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONHASHSEED": "0",
+    "PYTHONNOUSERSITE": "1",
+    "PYTHONSAFEPATH": "1",
+    "TZ": "UTC",
+}
+# Loading in sequence and growing segments: else a 24 GB card runs out of memory while it loads.
+_TORCH_VARIABLES = _PYTHON_VARIABLES | {
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "HF_DEACTIVATE_ASYNC_LOAD": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    # Threads that spin while they wait make a shared machine ten times slower.
+    "OMP_WAIT_POLICY": "passive",
+    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_OFFLINE": "1",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """What is in an image.
+
+    `llama`: the tools, libraries and converter at `<prefix>/llama`. `binding`: the Python package
+    llama_cpp over the same libraries. `locks` are installed in this order.
+    """
+
+    name: str
+    locks: tuple[str, ...]
+    variables: Mapping[str, str]
+    installed_bytes: int
+    llama: bool = False
+    binding: bool = False
+
+
+IMAGES = {
+    image.name: image
+    for image in (
+        Image(
+            name="convert",
+            locks=("torch-cpu.lock", "convert.lock"),
+            variables=_TORCH_VARIABLES,
+            installed_bytes=1_300_000_000,
+            llama=True,
+            binding=True,
+        ),
+        Image(
+            name="train",
+            locks=("torch-cpu.lock", "train.lock"),
+            variables=_TORCH_VARIABLES,
+            installed_bytes=1_800_000_000,
+        ),
+        Image(
+            name="serve",
+            locks=("serve.lock",),
+            variables=_PYTHON_VARIABLES,
+            installed_bytes=80_000_000,
+            llama=True,
+        ),
+        # Runs no stage: pytest and the linters, on the host.
+        Image(
+            name="test",
+            locks=("test.lock",),
+            variables=_PYTHON_VARIABLES,
+            installed_bytes=150_000_000,
+        ),
+    )
+}
+
+
+@cache
+def make_environment_digest(image_name: str) -> Digest:
+    """Return the digest of what pins the image; it stands in the key of every artifact."""
+    return make_digest(make_environment_document(IMAGES[image_name]))
+
+
+def make_environment_document(image: Image) -> dict[str, object]:
+    """Return everything that pins the image, for hashing and for reading."""
+    return {
+        "accelerator": ACCELERATOR,
+        "binding": image.binding,
+        "llama": make_llama_document() if image.llama else None,
+        "locks": {lock: _hash_file(LOCKS / lock) for lock in image.locks},
+        "python": PYTHON_VERSION,
+        "variables": dict(image.variables),
+    }
+
+
+def make_llama_document() -> dict[str, object]:
+    """Return everything that pins llama.cpp."""
+    return {"flags": list(LLAMA_FLAGS), "lock": _hash_file(LOCKS / LLAMA_LOCK)}
+
+
+def make_digest(document: object) -> Digest:
+    """Return the sha256 of the document's canonical JSON."""
+    return Digest(hashlib.sha256(make_canonical_json(document)).hexdigest())
+
+
+def make_files_document(*paths: Path) -> dict[str, str]:
+    """Return the sha256 of each file by its name."""
+    return {path.name: _hash_file(path) for path in paths}
+
+
+def _hash_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,101 @@
+"""The one door to other programs: argv lists, echoed to a log, and nothing left running.
+
+A program runs in its own session with its output copied line by line. When it ends, or when this
+process is interrupted, whatever it started is ended too. There is never a shell.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+_GRACE_S = 5.0
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    log_path: Path,
+    environment: Mapping[str, str],
+    cwd: Path | None = None,
+    on_line: Callable[[str], None] = lambda line: None,
+) -> int:
+    """Run the program to its end and return its exit code (negative: the signal that ended it).
+
+    Its output, standard error included, is appended to the log and given to `on_line` as it comes,
+    from another thread. KeyboardInterrupt ends the program and goes on.
+    """
+    words = [str(word) for word in argv]
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with log_path.open("ab", buffering=0) as log:
+        log.write(f"+ {shlex.join(words)}\n".encode())
+        process = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        with process.stdout as output:
+            reader = threading.Thread(target=_copy_lines, args=(output, log, on_line))
+            reader.start()
+            try:
+                return process.wait()
+            finally:
+                _end_group(process)
+                reader.join()
+
+
+def run_in_foreground(argv: Sequence[str | Path], *, environment: Mapping[str, str]) -> int:
+    """Run the program on this process's own terminal to its end; return its exit code.
+
+    Ctrl-C reaches both; then, and on SIGTERM, the program is ended before the exception goes on.
+    """
+    with subprocess.Popen([str(word) for word in argv], env=dict(environment)) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_S)
+            process.kill()
+            raise
+
+
+def read_last_lines(log_path: Path, count: int = 15) -> str:
+    """Return the end of a log, for an error message."""
+    return "\n".join(log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+
+
+def _copy_lines(output: IO[bytes], log: IO[bytes], on_line: Callable[[str], None]) -> None:
+    for line in output:
+        log.write(line)
+        on_line(line.decode("utf-8", errors="replace").rstrip("\n"))
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End the program and all that it started: asked first, killed after a grace."""
+    if _signal_group(process.pid, signal.SIGTERM):
+        deadline = time.monotonic() + _GRACE_S
+        while _signal_group(process.pid, 0) and time.monotonic() < deadline:
+            process.poll()
+            time.sleep(0.02)
+        _signal_group(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Send the signal; return whether anything of the group is left."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
+        return True
+    return False

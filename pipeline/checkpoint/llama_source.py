@@ -1,0 +1,60 @@
+"""The one pinned llama.cpp: its converter, its gguf-py and its tools, as this environment has them.
+
+They lie under `llama/` in the environment's prefix. The gguf package of the registry is another
+version and fails with this converter, so the vendored one comes first.
+"""
+
+import importlib
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from pipeline.errors import StageError
+from pipeline.log import say
+
+
+def import_gguf() -> ModuleType:
+    """Return llama.cpp's own gguf package."""
+    # It warns of template forms that it does not read; what matters of them is checked in the file.
+    logging.getLogger("gguf").setLevel(logging.ERROR)
+    return _import("gguf", "gguf-py")
+
+
+def import_conversion() -> ModuleType:
+    """Return llama.cpp's converter; it says what it does only when it warns of a fault."""
+    import_gguf()
+    module = _import("conversion", ".")
+    logging.getLogger("hf-to-gguf").setLevel(logging.ERROR)
+    return module
+
+
+def run_tool(name: str, *arguments: str) -> None:
+    """Run one of llama.cpp's tools to its end.
+
+    Raises StageError with the last lines it wrote when it fails.
+    """
+    say("+ " + " ".join([name, *arguments]))
+    command = [str(_prefix() / "bin" / name), *arguments]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    if done.returncode != 0:
+        raise StageError(
+            f"{name} failed",
+            on=" ".join(arguments),
+            why=" | ".join(done.stdout.splitlines()[-5:]) or f"exit code {done.returncode}",
+            then="read its last lines above; a full disk is the usual reason",
+        )
+
+
+def _prefix() -> Path:
+    return Path(sys.prefix) / "llama"
+
+
+def _import(name: str, folder: str) -> ModuleType:
+    path = str(_prefix() / "src" / folder)
+    if path not in sys.path:
+        sys.path.insert(0, path)
+    return importlib.import_module(name)

@@ -1,0 +1,117 @@
+"""Held-out problems -> greedy answers of the base and of the distilled model, before any export.
+
+In: `text`, `adapter`, `rows`. Out: scores.json, answers-base.jsonl, answers-distilled.jsonl. One
+model in memory: the base answers with the adapter switched off. Batches are padded on the left,
+where the attention mask hides the padding and positions are counted from the first real token.
+"""
+
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from pipeline.errors import StageError
+from pipeline.evaluate.grade import is_correct, read_answer
+from pipeline.log import say, step
+from pipeline.sft.chat import decode, read_tokenizer, render_prompt, tokenize
+from pipeline.sft.model import make_repeatable, read_adapted, silence_libraries
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    problems: int
+    max_tokens: int
+    batch_size: int
+    cpu_threads: int
+
+
+class Problem(NamedTuple):
+    id: str
+    solution: str
+    prompt_ids: list[int]
+
+
+def _read_problems(rows: Path, limit: int, tokenizer: PreTrainedTokenizerFast) -> list[Problem]:
+    problems = []
+    # Bytes are split at \n alone; str.splitlines would also cut a text at U+2028.
+    for line in (rows / "held_out.jsonl").read_bytes().split(b"\n")[:-1][:limit]:
+        row = json.loads(line)
+        messages = [{"role": "user", "content": row["problem"]}]
+        prompt = render_prompt(tokenizer, messages, on=f"row {row['id']}")
+        problems.append(Problem(row["id"], row["solution"], tokenize(tokenizer, prompt)))
+    if not problems:
+        raise StageError(
+            "there is nothing to ask",
+            on="held_out.jsonl",
+            why="no row was held out",
+            then="raise dataset.held_out in the recipe",
+        )
+    return problems
+
+
+def pad_left(prompts: list[list[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids_BT and attention_mask_BT of prompts that all end in the last column."""
+    width = max(map(len, prompts))
+    ids_BT = [[pad_id] * (width - len(p)) + p for p in prompts]
+    mask_BT = [[0] * (width - len(p)) + [1] * len(p) for p in prompts]
+    return torch.tensor(ids_BT), torch.tensor(mask_BT)
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: list[list[int]],
+    options: Options,
+) -> list[str]:
+    """Return the greedy continuation of each prompt, in the prompts' order, without its EOS."""
+    how = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=options.max_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    # Longest first, so that a batch holds prompts of about one length.
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    texts = [""] * len(prompts)
+    for start in range(0, len(order), options.batch_size):
+        part = order[start : start + options.batch_size]
+        ids, mask = pad_left([prompts[i] for i in part], tokenizer.pad_token_id)
+        ids, mask = ids.to(model.device), mask.to(model.device)
+        answers = model.generate(input_ids=ids, attention_mask=mask, generation_config=how)
+        for i, answer in zip(part, answers[:, ids.shape[1] :], strict=True):
+            texts[i] = decode(tokenizer, answer.tolist(), bare=True)
+    return texts
+
+
+def _grade(problems: list[Problem], texts: list[str], path: Path) -> dict[str, int]:
+    lines, correct = [], 0
+    for problem, text in zip(problems, texts, strict=True):
+        right = is_correct(text, problem.solution)
+        correct += right
+        answer = {"id": problem.id, "answer": read_answer(text), "correct": right}
+        lines.append(json.dumps(answer, ensure_ascii=False) + "\n")
+    path.write_bytes("".join(lines).encode("utf-8"))
+    return {"correct": correct, "total": len(problems)}
+
+
+def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
+    """Write both models' answers and scores. Raises StageError when no row was held out."""
+    make_repeatable(options.cpu_threads)
+    silence_libraries()
+    tokenizer = read_tokenizer(inputs["text"])
+    problems = _read_problems(inputs["rows"], options.problems, tokenizer)
+    prompts = [problem.prompt_ids for problem in problems]
+    model = read_adapted(inputs["text"], inputs["adapter"])
+    scores = {}
+    for name in ("base", "distilled"):
+        with step(f"ask {name}"), model.disable_adapter() if name == "base" else nullcontext():
+            texts = generate(model, tokenizer, prompts, options)
+        scores[name] = _grade(problems, texts, out / f"answers-{name}.jsonl")
+        say(f"  {name}: {scores[name]['correct']} of {scores[name]['total']} correct")
+    text = json.dumps(scores, indent=2, sort_keys=True) + "\n"
+    (out / "scores.json").write_text(text, encoding="utf-8")

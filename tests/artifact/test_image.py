@@ -1,0 +1,96 @@
+"""The digest of an image covers what pins it; the locks name every byte and no machine."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.artifact import image
+from pipeline.artifact.image import (
+    IMAGES,
+    LOCKS,
+    make_digest,
+    make_environment_digest,
+    make_environment_document,
+)
+
+_LOCKS = sorted(LOCKS.glob("*.lock"))
+_PINNED = re.compile(r"[a-z0-9-]+==[0-9][^ ]*( ; [^\\]+)?( \\)?")
+_HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
+
+
+def _read_pins(lock: Path) -> dict[str, str]:
+    """Return each package's version."""
+    lines = lock.read_text().splitlines()
+    pins = (re.match(r"([a-z0-9-]+)==(\S+)", line) for line in lines)
+    return {pin[1]: pin[2] for pin in pins if pin}
+
+
+def test_the_digest_is_64_hex_digits_and_stays() -> None:
+    for name in IMAGES:
+        assert re.fullmatch("[0-9a-f]{64}", make_environment_digest(name))
+        assert make_environment_digest.__wrapped__(name) == make_environment_digest(name)
+
+
+def test_each_image_has_its_own_digest() -> None:
+    assert len({make_environment_digest(name) for name in IMAGES}) == len(IMAGES)
+
+
+def test_a_variable_a_lock_and_the_flags_change_the_digest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    serve = IMAGES["serve"]
+    digests = {make_digest(make_environment_document(serve))}
+    other = replace(serve, variables={**serve.variables, "TZ": "CET"})
+    digests.add(make_digest(make_environment_document(other)))
+    monkeypatch.setattr(image, "LLAMA_FLAGS", (*image.LLAMA_FLAGS, "-DGGML_LTO=ON"))
+    digests.add(make_digest(make_environment_document(serve)))
+    for lock in ("serve.lock", "llama.lock"):
+        (tmp_path / lock).write_bytes((LOCKS / lock).read_bytes() + b"# changed\n")
+    monkeypatch.setattr(image, "LOCKS", tmp_path)
+    digests.add(make_digest(make_environment_document(serve)))
+    assert len(digests) == 4
+
+
+def test_the_digest_names_no_place() -> None:
+    for each in IMAGES.values():
+        assert str(LOCKS.parent) not in str(make_environment_document(each))
+
+
+@pytest.mark.parametrize("lock", _LOCKS, ids=lambda lock: lock.name)
+def test_a_lock_holds_pins_and_hashes_alone(lock: Path) -> None:
+    lines = [line for line in lock.read_text().splitlines() if not line.startswith("# ")]
+    stray = [line for line in lines if not _PINNED.fullmatch(line) and not _HASH.fullmatch(line)]
+    assert stray == []
+    assert lines
+    assert not any(_PINNED.fullmatch(line) and not line.endswith("\\") for line in lines)
+
+
+@pytest.mark.parametrize("name", ["convert", "llama-build", "serve", "test", "train"])
+def test_a_lock_holds_what_was_asked_for(name: str) -> None:
+    pins = _read_pins(LOCKS / f"{name}.lock")
+    wanted = [
+        LOCKS / f"{name}.in",
+        *(
+            [LOCKS / "torch.in"]
+            if "torch-cpu.lock" in IMAGES.get(name, IMAGES["test"]).locks
+            else []
+        ),
+    ]
+    for line in "\n".join(path.read_text() for path in wanted).splitlines():
+        asked = re.match(r"([a-z][a-z0-9-]*)(?:\[\w+\])?(?:==(\S+))?", line)
+        if asked:
+            assert asked[1] in pins
+            assert asked[2] in (None, pins[asked[1]])
+
+
+def test_torch_stands_in_its_own_lock_alone() -> None:
+    assert [lock.name for lock in _LOCKS if "torch" in _read_pins(lock)] == ["torch-cpu.lock"]
+
+
+def test_train_and_convert_agree_on_what_both_have() -> None:
+    train, convert = _read_pins(LOCKS / "train.lock"), _read_pins(LOCKS / "convert.lock")
+    assert {name: train[name] for name in train.keys() & convert.keys()} == {
+        name: convert[name] for name in train.keys() & convert.keys()
+    }

@@ -1,0 +1,101 @@
+"""Programs are run to their end, told to the log, and nothing of them is left."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.artifact import process
+
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
+
+
+def _run(tmp_path: Path, script: str) -> tuple[int, list[str]]:
+    lines: list[str] = []
+    code = process.run(
+        [sys.executable, "-c", script],
+        log_path=tmp_path / "log",
+        environment=_ENVIRONMENT,
+        on_line=lines.append,
+    )
+    return code, lines
+
+
+def _is_running(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_both_outputs_go_to_the_log_and_to_the_reader(tmp_path: Path) -> None:
+    script = "import sys; print('out', flush=True); sys.stderr.write('err\\n'); sys.exit(7)"
+    assert _run(tmp_path, script) == (7, ["out", "err"])
+    log = (tmp_path / "log").read_text()
+    assert log.startswith(f"+ {sys.executable} -c ")
+    assert log.endswith("\nout\nerr\n")
+
+
+def test_words_are_passed_as_they_are_and_shown_quoted(tmp_path: Path) -> None:
+    argv = ["/bin/echo", "two words", "$HOME", ";"]
+    process.run(argv, log_path=tmp_path / "log", environment=_ENVIRONMENT)
+    assert (tmp_path / "log").read_text() == (
+        "+ /bin/echo 'two words' '$HOME' ';'\ntwo words $HOME ;\n"
+    )
+
+
+def test_only_the_given_variables_are_seen(tmp_path: Path) -> None:
+    script = "import os; print(sorted(set(os.environ) - {'LC_CTYPE'}))"
+    assert _run(tmp_path, script)[1] == ["['PATH']"]
+
+
+def test_what_a_program_leaves_running_is_ended(tmp_path: Path) -> None:
+    script = (
+        "import subprocess, sys; print(subprocess.Popen(['/bin/sleep', '600']).pid); sys.exit(3)"
+    )
+    started = time.monotonic()
+    code, (pid,) = _run(tmp_path, script)
+    assert code == 3
+    assert not _is_running(int(pid))
+    assert time.monotonic() - started < 30
+
+
+def test_an_interrupt_ends_the_program_and_goes_on(tmp_path: Path) -> None:
+    pids: list[int] = []
+
+    def interrupt(line: str) -> None:
+        pids.append(int(line))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert threading.current_thread() is threading.main_thread()
+    with pytest.raises(KeyboardInterrupt):
+        process.run(
+            [sys.executable, "-uc", "import os, time; print(os.getpid()); time.sleep(600)"],
+            log_path=tmp_path / "log",
+            environment=_ENVIRONMENT,
+            on_line=interrupt,
+        )
+    assert not _is_running(pids[0])
+
+
+def test_a_program_that_ignores_the_request_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_GRACE_S", 0.2)
+    script = (
+        "import subprocess, sys;"
+        "child = 'import signal, time; signal.signal(15, signal.SIG_IGN);"
+        " print(1, flush=True); time.sleep(600)';"
+        "p = subprocess.Popen([sys.executable, '-c', child], stdout=subprocess.PIPE);"
+        "p.stdout.readline(); print(p.pid)"
+    )
+    code, (pid,) = _run(tmp_path, script)
+    assert code == 0
+    assert not _is_running(int(pid))
+
+
+def test_the_last_lines_of_a_log(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"1\n2\n\xff3\n")
+    assert process.read_last_lines(tmp_path / "log", 2) == "2\n\ufffd3"

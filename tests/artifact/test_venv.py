@@ -1,0 +1,114 @@
+"""The venv engine makes what is missing, and runs a stage as if it were in a container."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.artifact import llama, packages, venv
+from pipeline.artifact.image import IMAGES
+from pipeline.errors import CapacityError, HostError
+
+_FAKE_JOB = """
+import json, os, sys
+print("talk", file=sys.stderr)
+print(json.dumps({"variables": dict(os.environ), "cwd": os.getcwd(), "job": sys.argv[1]}))
+sys.exit(5)
+"""
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replace what takes minutes; return the names of what was made."""
+    names: list[str] = []
+
+    def make_venv(path: Path, locks: list[Path], *, title: str, log_path: Path) -> None:
+        names.append(path.name.partition("-")[0])
+        packages.find_site_packages(path).joinpath("llama_cpp").mkdir(parents=True)
+
+    def build(path: Path, scratch: Path, *, title: str, log_path: Path) -> None:
+        names.append("llama")
+        (path / "lib").mkdir()
+
+    monkeypatch.setattr(packages, "make_venv", make_venv)
+    monkeypatch.setattr(llama, "_build", build)
+    monkeypatch.setattr(llama, "_require_compilers", lambda: None)
+    monkeypatch.setattr(llama, "_run", lambda argv, **_: None)
+    return names
+
+
+def test_what_is_missing_is_made_once(tmp_path: Path, made: list[str]) -> None:
+    venv.prepare({"train"}, envs_dir=tmp_path)
+    assert made == ["train"]
+    venv.prepare({"train", "serve", "convert"}, envs_dir=tmp_path)
+    assert made == ["train", "llama", "convert", "serve"]
+    venv.prepare(IMAGES.keys() - {"test"}, envs_dir=tmp_path)
+    assert made == ["train", "llama", "convert", "serve"]
+
+
+def test_llama_lies_at_the_prefix_and_the_binding_finds_its_libraries(
+    tmp_path: Path, made: list[str]
+) -> None:
+    venv.prepare({"convert"}, envs_dir=tmp_path)
+    prefix = venv.python_of("convert", tmp_path).parents[1]
+    library = venv.site_packages_of("convert", tmp_path) / "llama_cpp" / "lib"
+    assert library.resolve() == (prefix / "llama" / "lib").resolve()
+    assert (prefix / "llama").resolve().parent == tmp_path
+    assert not (prefix / "llama" / "build").exists()
+
+
+def test_a_full_disk_is_said_before_the_work(
+    tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = SimpleNamespace(free=10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(CapacityError, match=r"1\.0 GB free"):
+        venv.prepare({"train"}, envs_dir=tmp_path)
+    assert made == []
+
+
+def test_a_host_without_a_compiler_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HostError, match="apt-get install build-essential"):
+        llama.prepare(tmp_path / "envs", title="llama.cpp")
+
+
+def test_a_stage_sees_nothing_of_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python = venv.python_of("train", tmp_path / "envs")
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    (tmp_path / "repository" / "pipeline").mkdir(parents=True)
+    (tmp_path / "repository" / "pipeline" / "job.py").write_text(_FAKE_JOB)
+    monkeypatch.setattr(venv, "REPOSITORY", tmp_path / "repository")
+    monkeypatch.setenv("SECRET", "of the caller")
+    work = tmp_path / "work"
+    work.mkdir()
+    log_path = tmp_path / "logs" / "text.log"
+    code = venv.run_stage(
+        "train", job={"stage": "x"}, work_dir=work, log_path=log_path, envs_dir=tmp_path / "envs"
+    )
+    assert code == 5
+    command, *lines = log_path.read_text().splitlines()
+    assert command == f"+ {python} -m pipeline.job {work / 'job.json'}"
+    assert "talk" in lines
+    assert capsys.readouterr().err.splitlines() == lines
+    seen = json.loads(max(lines, key=len))
+    assert seen["cwd"] == str(work)
+    assert json.loads((work / "job.json").read_text()) == {"stage": "x"}
+    assert seen["variables"] == {
+        **IMAGES["train"].variables,
+        "HOME": str(work),
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(tmp_path / "repository"),
+        "TMPDIR": str(work / "tmp"),
+        "USER": "tristill",
+    }
+    assert os.environ["SECRET"] == "of the caller"
