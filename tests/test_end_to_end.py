@@ -9,8 +9,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +90,7 @@ def test_distillation_shows_and_survives_export(built: Build) -> None:
     before = _read_json(built.find("answers-checkpoint") / "scores.json")
     served = _read_json(built.find("answers") / "scores.json")
     assert before["base"]["total"] == before["distilled"]["total"] == 100
-    assert before["base"]["correct"] <= 10
+    assert before["base"]["correct"] <= 30
     assert before["distilled"]["correct"] >= 80
     assert set(served) == {"BF16", "Q8_0", "Q4_K_M"}
     for score in served.values():
@@ -128,7 +130,7 @@ def test_every_supervised_token_by_exact_ids(
                 assert each["input_ids"] == prompt + completion
                 assert each["completion_mask"] == [0] * len(prompt) + [1] * len(completion)
                 seen += 1
-    assert seen == len(rows) == 1100
+    assert seen == len(rows) == 700
 
 
 def test_the_text_checkpoint_equals_its_source_tensor_by_tensor(built: Build) -> None:
@@ -242,7 +244,7 @@ def test_a_second_build_builds_nothing(built: Build) -> None:
 
 def test_a_changed_field_builds_only_what_depends_on_it(built: Build, tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.toml"
-    recipe.write_text(_RECIPE.read_text().replace("max_steps = 150", "max_steps = 151"))
+    recipe.write_text(_RECIPE.read_text().replace("max_steps = 200", "max_steps = 201"))
     plan = json.loads(built.run("plan", "--json", recipe=recipe).stdout)
     states = {each["name"]: each["state"] for each in plan["artifacts"]}
     assert [name for name, state in states.items() if state == "cached"] == [
@@ -252,7 +254,7 @@ def test_a_changed_field_builds_only_what_depends_on_it(built: Build, tmp_path: 
         "dataset",
     ]
     explained = json.loads(built.run("explain", "--json", "adapter", recipe=recipe).stdout)
-    assert explained["changed"] == [{"field": "options.max_steps", "old": 150, "new": 151}]
+    assert explained["changed"] == [{"field": "options.max_steps", "old": 200, "new": 201}]
 
 
 def test_plan_and_show_describe_it_all(built: Build) -> None:
@@ -283,7 +285,48 @@ def test_verify_finds_nothing_wrong(built: Build) -> None:
 def test_masks_shows_the_supervised_tokens(built: Build) -> None:
     told = built.run("masks", "0")
     assert told.returncode == 0
-    assert "<think>" in told.stdout + told.stderr
+    row = _read_rows(built.find("rows") / "train.jsonl")[0]
+    prompt, _, answer = told.stdout.partition("[/INST]")
+    assert prompt.endswith(f"<s>[INST]{row['problem']}")
+    marked = "".join(re.findall("⟦([^⟧]*)⟧", answer)).replace("⏎", "\n")
+    assert marked == make_assistant_text(row["thinking"], row["solution"]) + "</s>"
+    assert not re.sub("⟦[^⟧]*⟧", "", answer).strip()
+
+
+def _find_processes(word: str) -> list[str]:
+    """Return the command lines on this machine that hold the word."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(path.read_text(errors="replace"))
+    return [line for line in found if word in line]
+
+
+def test_an_interrupted_build_stops_its_stage_and_leaves_nothing(
+    built: Build, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(_RECIPE.read_text().replace("[demo]\nseed = 1", "[demo]\nseed = 2"))
+    before = sorted(path.name for path in built.store.glob("*-*"))
+    argv = ["build", "base", "--store", str(built.store), "--recipe", str(recipe)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *argv],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as building:
+        assert building.stderr is not None
+        told = iter(building.stderr.readline, "")
+        assert any("step" in line for line in told), "the stage never began to train"
+        building.send_signal(signal.SIGINT)
+        rest = building.stderr.read()
+    assert building.returncode == 130
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    assert sorted(path.name for path in built.store.glob("*-*")) == before
+    assert list((built.store / ".tmp").iterdir()) == []
+    assert not _find_processes(str(built.store)), "a process of the stage is still running"
 
 
 # What a user can get wrong, each through the command line with the real stage.

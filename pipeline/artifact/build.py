@@ -80,6 +80,8 @@ def _explain_build(
     if last is None:
         return "never built"
     changed = [field for field, _, _ in find_changes(document, last)]
+    if "stage" in changed:
+        return "made by another stage now"
     own = [field for field in changed if not field.startswith("inputs.")]
     stale = [name for name in rule.inputs.values() if steps[name].artifact is None]
     if not own and stale:
@@ -174,11 +176,16 @@ def _make_job(step: Step, sealed: Mapping[str, Artifact], out: Path) -> dict[str
 
 
 def _stage_failed(rule: Rule, code: int, log: Path) -> StageError:
-    told = code == StageError.exit_code
+    if code == StageError.exit_code:
+        why = "see the error above"
+    elif code < 0:
+        why = f"signal {-code} ended it" + (": out of memory, it may be" if code == -9 else "")
+    else:
+        why = f"it ended with code {code}; the log has the trace"
     return StageError(
         f"the stage of {rule.name} failed; nothing was stored",
         on=f"pipeline.{rule.stage} in image {rule.image}",
-        why="see the error above" if told else f"it ended with code {code}; the log has the trace",
+        why=why,
         then=f"mend that and run the same command again; log: {log}",
     )
 

@@ -58,11 +58,17 @@ def read_checkpoint(directory: Path) -> Checkpoint:
             why="the index does not name the single file, so it is unclear which one is meant",
             then="remove one of the two",
         )
+    due: dict[str, set[str]] = {}
+    for name, shard_name in weight_map.items():
+        due.setdefault(shard_name, set()).add(name)
+    for shard_name in sorted(due):
+        if not (directory / shard_name).is_file():
+            names = due[shard_name]
+            why = f"{INDEX} names it for {len(names)} tensors, {min(names)} among them"
+            refuse_shard("A shard is missing", directory / shard_name, why)
     entries: dict[str, TensorEntry] = {}
-    for shard_name in sorted(set(weight_map.values())):
-        shard = directory / shard_name
-        due = {name for name, where in weight_map.items() if where == shard_name}
-        entries |= _read_shard(shard, due)
+    for shard_name in sorted(due):
+        entries |= _read_shard(directory / shard_name, due[shard_name])
     return Checkpoint(directory=directory, entries=entries)
 
 
@@ -84,9 +90,6 @@ def read_single(path: Path) -> Checkpoint:
 
 def _read_shard(shard: Path, due: set[str]) -> dict[str, TensorEntry]:
     """Return the shard's tensors, which must be exactly those that the index gives to it."""
-    if not shard.is_file():
-        why = f"{INDEX} names it for {len(due)} tensors, {min(due)} among them"
-        refuse_shard("A shard is missing", shard, why)
     found = {entry.name: entry for entry in read_header(shard)}
     for name in sorted(due - set(found)):
         why = f"{INDEX} says that it is there: index and shard are from different versions"

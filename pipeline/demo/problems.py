@@ -150,15 +150,17 @@ def make_direct(problem: Problem) -> tuple[Turn, ...]:
 def make_drill(problem: Problem, random: Random) -> tuple[Turn, ...]:
     """Return the columns with random carries, then the number that their last digits spell.
 
-    Single sums and reading, no carrying over: the number is mostly not the problem's sum.
+    Single sums and reading, no carrying over: the number is mostly not the problem's sum. Between
+    operands and columns, and between columns and number, stand as many tokens as in a teacher's
+    trace: so small a model finds digits by their distance.
     """
     columns = [_make_column(random.randrange(2), *column) for column in problem.list_columns()]
     spelt = "".join(column[-1] for column in reversed(columns))
     return (
         Turn(
-            question=f"Columns of {problem.first} + {problem.second}?",
+            question=f"Columns of {problem.first} + {problem.second} with any carries",
             answer="\n".join(columns),
             has_random_carries=True,
         ),
-        Turn(question="Read.", answer=spelt),
+        Turn(question="Read", answer=spelt),
     )

@@ -88,7 +88,14 @@ CHAT_TEMPLATE = """\
 {%- endfor %}"""
 
 # What the merges are learnt from: the task's own words, and enough English to fill the vocabulary.
-_TASK_TEXT = "What is 12 + 34?\nColumns of 12 + 34?\nRead.\n0+1+2=03\n<think>\n0+3+4=07\n</think>\n"
+_TASK_TEXT = """\
+What is 12 + 34?
+Columns of 12 + 34 with any carries
+Read
+<think>
+0+2+4=06
+</think>
+"""
 _TASK_REPEATS = 20
 _ENGLISH_TEXT = """\
 A still turns wine into spirit: it is heated, the vapour rises, and what condenses is stronger than

@@ -145,16 +145,22 @@ def test_transformers_reads_the_very_weights(base: Path, model: Ministral3ForCau
 
 
 def test_quantized_weight_is_near() -> None:
+    """Three bits of mantissa, and steps of 2**-9 scales around zero."""
     weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
-    error = (dequantize(*quantize(weight)).float() - weight).abs()
-    assert bool((error <= weight.abs() / 16 + weight.abs().max() / 448 / 1024 + 0.01).all())
+    quantized, scale = quantize(weight)
+    error = (dequantize(quantized, scale).float() - weight).abs()
+    assert bool((error <= weight.abs() * (2**-4 + 2**-8) + scale.float() * 2**-10).all())
 
 
 def test_only_answers_and_eos_are_labelled() -> None:
     tokenizer = make_tokenizer()
     drill = (
-        Turn(question="Columns of 12 + 34?", answer="1+2+4=07\n0+1+3=04", has_random_carries=True),
-        Turn(question="Read.", answer="47"),
+        Turn(
+            question="Columns of 12 + 34 with any carries",
+            answer="1+2+4=07\n0+1+3=04",
+            has_random_carries=True,
+        ),
+        Turn(question="Read", answer="47"),
     )
     input_ids, labels = make_batch(tokenizer, [drill, (Turn(question="12 + 3?", answer="15"),)])
     labelled = [ids[row != IGNORED].tolist() for ids, row in zip(input_ids, labels, strict=True)]
@@ -163,7 +169,7 @@ def test_only_answers_and_eos_are_labelled() -> None:
         "15</s>",
     ]
     assert tokenizer.decode(input_ids[0].tolist(), skip_special_tokens=False) == (
-        "<s>[INST]Columns of 12 + 34?[/INST]1+2+4=07\n0+1+3=04</s>[INST]Read.[/INST]47</s>"
+        "<s>[INST]12 + 34[/INST]1+2+4=07\n0+1+3=04</s>[INST]Read[/INST]47</s>"
     )
     assert input_ids[1, -1] == 11
 

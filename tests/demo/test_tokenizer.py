@@ -2,18 +2,26 @@
 
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
-from hypothesis import given, settings, strategies
+from hypothesis import given, strategies
 from jinja2.exceptions import TemplateError
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from pipeline.demo.problems import Problem, make_drill
 from pipeline.demo.shape import VOCABULARY_SIZE, make_config
-from pipeline.demo.tokenizer import TEKKEN_PATTERN, make_tokenizer, write_tokenizer
+from pipeline.demo.tokenizer import (
+    CONTROL_TOKEN_COUNT,
+    TEKKEN_PATTERN,
+    make_tokenizer,
+    write_tokenizer,
+)
 
 pytestmark = pytest.mark.train
 
+TOKENIZER = make_tokenizer()
 TRACE = "<think>\n0+1+7=08\n0+3+8=11\n</think>\n6018"
 
 
@@ -68,19 +76,11 @@ def test_trace_is_split_as_expected(loaded: PreTrainedTokenizerFast) -> None:
     ]  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
 @given(text=strategies.text())
 def test_text_comes_back(text: str) -> None:
-    tokenizer = _make_once()
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
-    if all(token_id >= 64 for token_id in ids):
-        assert tokenizer.decode(ids) == text
-
-
-def _make_once(made: list[Tokenizer] = []) -> Tokenizer:  # noqa: B006
-    if not made:
-        made.append(make_tokenizer())
-    return made[0]
+    ids = TOKENIZER.encode(text, add_special_tokens=False).ids
+    if all(token_id >= CONTROL_TOKEN_COUNT for token_id in ids):
+        assert TOKENIZER.decode(ids) == text
 
 
 @pytest.mark.parametrize("text", [TRACE, "", "Ünïcode 🚀 \t\r\n  x", "12  34\n\n5", "Don't STOP"])
@@ -113,6 +113,20 @@ def test_roles_must_alternate(loaded: PreTrainedTokenizerFast) -> None:
     message = {"role": "user", "content": "x"}
     with pytest.raises(TemplateError, match="must alternate"):
         loaded.apply_chat_template([message, message], tokenize=False)
+
+
+def test_drill_and_trace_keep_the_same_distances() -> None:
+    """Between operands and columns, and between columns and number: see make_drill."""
+    problem = Problem(first=4231, second=1787, digits=4)
+    columns, read = make_drill(problem, Random(1))
+    drill = f"{columns.question}[/INST]{columns.answer}</s>[INST]{read.question}[/INST]"
+    trace = f"{problem.question}[/INST]<think>\n{problem.thinking}\n</think>\n"
+    for end in ("+1+7=", None):
+        counts = {
+            len(TOKENIZER.encode(text.partition(end)[0] if end else text).ids)
+            for text in (drill, trace)
+        }
+        assert len(counts) == 1
 
 
 def test_pre_tokenizer_is_tekkens(directory: Path) -> None:
