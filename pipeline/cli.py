@@ -16,11 +16,11 @@ from pipeline import report
 from pipeline.artifact import build as builder
 from pipeline.artifact.engine import make_engine
 from pipeline.artifact.key import REPOSITORY
+from pipeline.artifact.links import write_links
 from pipeline.artifact.rule import Rule
 from pipeline.artifact.store import Store, find_damage, open_store
 from pipeline.errors import INTERRUPTED, StoreError, TristillError, UsageError
 from pipeline.estimate import Estimate, estimate
-from pipeline.links import write_links
 from pipeline.log import say, start_log
 from pipeline.plan import list_targets, make_rules
 from pipeline.recipe import Recipe, read_recipe

@@ -38,7 +38,7 @@ def _check_complete(named: set[str], shards: set[str], source: Path) -> None:
     due = shards | {"config.json"} | ({INDEX} if (source / INDEX).is_file() else set())
     for name in sorted(due - named):
         raise StageError(
-            "The base checkpoint changed while it was read",
+            "the base checkpoint changed while it was read",
             on=name,
             why="the weights need it, and it was not there when the build was planned",
             then="leave the directory alone and build again",
@@ -57,7 +57,7 @@ def _copy(source: Path, target: Path, digest: str) -> None:
         found = hashlib.sha256()
     if found.hexdigest() != digest:
         raise StageError(
-            "A file of the base checkpoint is not what was planned",
+            "a file of the base checkpoint is not what was planned",
             on=source.name,
             why=f"its sha256 is {found.hexdigest()}, planned was {digest}: it changed, or is gone",
             then="leave the directory alone and build again",

@@ -16,14 +16,14 @@ def dequantize(weight_OI: torch.Tensor, scale: torch.Tensor, *, name: str) -> to
     """
     if scale.numel() != 1:
         raise StageError(
-            "A quantized weight has a scale of a form that is not supported",
+            "a quantized weight has a scale of a form that is not supported",
             on=name,
             why=f"one scale per tensor is supported, and this one has shape {tuple(scale.shape)}",
             then="use a checkpoint in BF16, or in FP8 with weight_block_size null",
         )
     if not (torch.isfinite(scale).all() and (scale > 0).all()):
         raise StageError(
-            "A quantized weight has a scale that cannot be",
+            "a quantized weight has a scale that cannot be",
             on=name,
             why=f"the scale is {scale.item()}",
             then="copy or download the checkpoint again",

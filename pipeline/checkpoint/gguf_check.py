@@ -137,7 +137,7 @@ def _read_value(reader: Any, key: str) -> Any:
 def _check_equal(what: str, found: object, expected: object) -> None:
     if found != expected:
         raise StageError(
-            "The GGUF is not the checkpoint that it was made from",
+            "the GGUF is not the checkpoint that it was made from",
             on=what,
             why=f"it is {str(found)[:200]}, and the checkpoint asks for {str(expected)[:200]}",
             then="this is a fault of the converter or of an unusual tokenizer: report it",

@@ -146,7 +146,7 @@ def _write_weights(text: Checkpoint, adapter: Adapter, out: Path) -> None:
 
 def _make_error(on: str, why: str) -> StageError:
     return StageError(
-        "The adapter cannot be merged",
+        "the adapter cannot be merged",
         on=on,
         why=why,
         then="build `adapter` again from this checkpoint, with plain LoRA",

@@ -87,7 +87,7 @@ def _find_weight(name: str) -> str | None:
         if (match := _match(pattern, name)) is not None:
             return None if target is None else target.format(**match)
     raise StageError(
-        "The checkpoint holds a tensor that is not known",
+        "the checkpoint holds a tensor that is not known",
         on=name,
         why="the model is of a family, or quantized in a way, that is not supported",
         then="use a dense Ministral3, Mistral or Llama checkpoint in BF16, F16, F32 or FP8",
@@ -129,7 +129,7 @@ def _check_scales(
         is_fp8 = target in weights and entries[weights[target]].dtype.startswith("F8")
         if is_fp8 != (target in scales):
             raise StageError(
-                "A weight and its scale do not belong together",
+                "a weight and its scale do not belong together",
                 on=weights.get(target) or scales[target],
                 why="it is FP8 and has no weight_scale_inv" if is_fp8 else "no FP8 weight uses it",
                 then="copy or download the checkpoint again",

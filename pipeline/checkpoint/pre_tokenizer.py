@@ -104,7 +104,7 @@ def _read_tokenizer(checkpoint: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         raise StageError(
-            "The checkpoint's tokenizer is missing or unreadable",
+            "the checkpoint's tokenizer is missing or unreadable",
             on=path.name,
             why="it is not there, or it is no JSON object",
             then="copy or download tokenizer.json again",

@@ -46,7 +46,7 @@ def read_header(shard: Path) -> tuple[TensorEntry, ...]:
     missing, unreadable, truncated, longer than declared, or holds a name twice.
     """
     if not shard.is_file():
-        refuse_shard("A shard is missing", shard, "the download stopped early or a file was moved")
+        refuse_shard("a shard is missing", shard, "the download stopped early or a file was moved")
     size = shard.stat().st_size
     with shard.open("rb") as file:
         header_bytes, header = _read_json(file, shard, size)
@@ -67,9 +67,9 @@ def refuse_shard(what: str, shard: Path, why: str, *, tensor: str | None = None)
 def _read_json(file: BinaryIO, shard: Path, size: int) -> tuple[int, dict[str, Any]]:
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > _HEADER_BYTES_MAX:
-        refuse_shard("A shard's header is unreadable", shard, "it is no safetensors file")
+        refuse_shard("a shard's header is unreadable", shard, "it is no safetensors file")
     if length > size - 8:
-        refuse_shard("A shard is truncated", shard, f"it ends at byte {size}, inside its header")
+        refuse_shard("a shard is truncated", shard, f"it ends at byte {size}, inside its header")
     repeated: list[str] = []
 
     def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -81,11 +81,11 @@ def _read_json(file: BinaryIO, shard: Path, size: int) -> tuple[int, dict[str, A
     try:
         header = json.loads(file.read(length), object_pairs_hook=make_object)
     except ValueError:
-        refuse_shard("A shard's header is unreadable", shard, "it is no JSON: the file is damaged")
+        refuse_shard("a shard's header is unreadable", shard, "it is no JSON: the file is damaged")
     if repeated:
-        refuse_shard("A shard declares a tensor twice", shard, "it is damaged", tensor=repeated[0])
+        refuse_shard("a shard declares a tensor twice", shard, "it is damaged", tensor=repeated[0])
     if not isinstance(header, dict):
-        refuse_shard("A shard's header is unreadable", shard, "it is no JSON object")
+        refuse_shard("a shard's header is unreadable", shard, "it is no JSON object")
     return length, header
 
 
@@ -101,7 +101,7 @@ def _parse_entry(name: str, value: Any, shard: Path) -> TensorEntry:
         sound = False
     if not sound:
         why = f"dtype, shape and offsets disagree or are unknown: {value}"[:300]
-        refuse_shard("A shard declares a tensor wrongly", shard, why, tensor=name)
+        refuse_shard("a shard declares a tensor wrongly", shard, why, tensor=name)
     return TensorEntry(name=name, shard=shard, dtype=dtype, shape=shape, begin=begin, end=end)
 
 
@@ -110,12 +110,12 @@ def _check_layout(entries: list[TensorEntry], shard: Path, data_bytes: int) -> N
     for entry in entries:
         if entry.begin != end:
             why = f"it begins at byte {entry.begin}, where {end} is due"
-            refuse_shard("A shard's tensors overlap or leave gaps", shard, why, tensor=entry.name)
+            refuse_shard("a shard's tensors overlap or leave gaps", shard, why, tensor=entry.name)
         end = entry.end
     if end > data_bytes:
         cut = next(entry for entry in entries if entry.end > data_bytes)
         why = f"its header declares {end:,} bytes of tensors, and {data_bytes:,} are there"
-        refuse_shard("A shard is truncated", shard, why, tensor=cut.name)
+        refuse_shard("a shard is truncated", shard, why, tensor=cut.name)
     if end < data_bytes:
         why = f"its header declares {end:,} bytes of tensors, and {data_bytes:,} are there"
-        refuse_shard("A shard is longer than its header says", shard, why)
+        refuse_shard("a shard is longer than its header says", shard, why)

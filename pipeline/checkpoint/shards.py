@@ -53,7 +53,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     weight_map = _read_index(directory / INDEX)
     if (directory / SINGLE).is_file() and SINGLE not in weight_map.values():
         raise StageError(
-            "The checkpoint holds two sets of weights",
+            "the checkpoint holds two sets of weights",
             on=f"{SINGLE} and {INDEX}",
             why="the index does not name the single file, so it is unclear which one is meant",
             then="remove one of the two",
@@ -65,7 +65,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         if not (directory / shard_name).is_file():
             names = due[shard_name]
             why = f"{INDEX} names it for {len(names)} tensors, {min(names)} among them"
-            refuse_shard("A shard is missing", directory / shard_name, why)
+            refuse_shard("a shard is missing", directory / shard_name, why)
     entries: dict[str, TensorEntry] = {}
     for shard_name in sorted(due):
         entries |= _read_shard(directory / shard_name, due[shard_name])
@@ -79,7 +79,7 @@ def read_single(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise StageError(
-            "The checkpoint has no weights",
+            "the checkpoint has no weights",
             on=path.name,
             why=f"it is not there, nor is an index ({INDEX}) that names other files",
             then="copy or download the checkpoint again, with its index",
@@ -93,10 +93,10 @@ def _read_shard(shard: Path, due: set[str]) -> dict[str, TensorEntry]:
     found = {entry.name: entry for entry in read_header(shard)}
     for name in sorted(due - set(found)):
         why = f"{INDEX} says that it is there: index and shard are from different versions"
-        refuse_shard("A shard lacks a tensor", shard, why, tensor=name)
+        refuse_shard("a shard lacks a tensor", shard, why, tensor=name)
     for name in sorted(set(found) - due):
         why = f"{INDEX} does not say that it is there: a duplicate, or another version"
-        refuse_shard("A shard holds a tensor too many", shard, why, tensor=name)
+        refuse_shard("a shard holds a tensor too many", shard, why, tensor=name)
     return found
 
 
@@ -107,12 +107,12 @@ def _read_index(path: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, AttributeError):
         sound = False
     if not sound:
-        refuse_shard("The index is unreadable", path, "it is no JSON object with a weight_map")
+        refuse_shard("the index is unreadable", path, "it is no JSON object with a weight_map")
     for name, shard in weight_map.items():
         # A shard is a plain name beside the index: anything else could read outside the directory.
         if Path(shard).name != shard or not shard.endswith(".safetensors") or "\\" in shard:
             why = f"{shard!r} is no plain name of a safetensors file beside it"
-            refuse_shard("The index points outside the checkpoint", path, why, tensor=name)
+            refuse_shard("the index points outside the checkpoint", path, why, tensor=name)
     return dict(weight_map)
 
 

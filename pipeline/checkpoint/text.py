@@ -68,7 +68,7 @@ def _check_tensors(
     """Refuse a checkpoint whose weights are not those that its config asks for."""
     for name in sorted({*expected} ^ {*plan.weights}):
         raise StageError(
-            "The weights are not those of the config",
+            "the weights are not those of the config",
             on=plan.weights.get(name, name),
             why="the config asks for it, and it is missing"
             if name in expected
@@ -82,7 +82,7 @@ def _check_tensors(
 def _check_entry(entry: TensorEntry, shape: tuple[int, ...]) -> None:
     if entry.shape != shape or entry.dtype not in _FLOATS:
         raise StageError(
-            "A weight is not of the config's size",
+            "a weight is not of the config's size",
             on=f"{entry.shard.name}, tensor {entry.name}",
             why=f"it is {entry.dtype} {entry.shape}, and the config asks for a float {shape}",
             then="get config.json and the weights from the same version of the model",
@@ -107,7 +107,7 @@ def check_sane(weight: torch.Tensor, name: str) -> torch.Tensor:
     largest = weight.abs().max().item()
     if not torch.isfinite(weight).all() or (weight.dim() > 1 and largest > _SANE_MAX):
         raise StageError(
-            "A weight is not sane",
+            "a weight is not sane",
             on=name,
             why=f"its largest magnitude is {largest:g}: damaged, or its FP8 scale was lost",
             then="copy or download the checkpoint again",

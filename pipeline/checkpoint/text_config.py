@@ -26,7 +26,7 @@ def read_config(path: Path) -> dict[str, Any]:
         config = None
     if not isinstance(config, dict):
         raise StageError(
-            "A config of the checkpoint is missing or unreadable",
+            "a config of the checkpoint is missing or unreadable",
             on=path.name,
             why="it is not there, or it is no JSON object",
             then=f"copy or download {path.name} again",
@@ -63,7 +63,7 @@ def _find_architecture(text: Mapping[str, Any]) -> str:
     model_type = text.get("model_type")
     if model_type not in FAMILIES:
         raise StageError(
-            "The model's family is not supported",
+            "the model's family is not supported",
             on=f"config.json, model_type {model_type}",
             why="its tensors or its GGUF differ from those of " + ", ".join(FAMILIES),
             then="use a base of one of these families",
@@ -76,7 +76,7 @@ def _check_quantization(config: Mapping[str, Any]) -> None:
     if quantization is None or quantization.get("quant_method") == "fp8":
         return
     raise StageError(
-        "The checkpoint is quantized in a way that is not supported",
+        "the checkpoint is quantized in a way that is not supported",
         on=f"config.json, quant_method {quantization.get('quant_method')}",
         why="only FP8 with one scale per tensor can be turned back into BF16",
         then="use the model's BF16 or FP8 checkpoint",
@@ -87,7 +87,7 @@ def _is_tied(config: Mapping[str, Any], text: Mapping[str, Any], *, has_head: bo
     said = config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
     if said is not None and said == has_head:
         raise StageError(
-            "The checkpoint contradicts its config about the output head",
+            "the checkpoint contradicts its config about the output head",
             on="config.json, tie_word_embeddings, and lm_head.weight",
             why=f"tie_word_embeddings is {said}, and lm_head.weight is "
             + ("there" if has_head else "missing"),

@@ -71,7 +71,7 @@ def _read_sizes(config: Mapping[str, Any]) -> dict[str, int]:
         }
     except KeyError as error:
         raise StageError(
-            "The model's config lacks a size",
+            "the model's config lacks a size",
             on=f"config.json, {error}",
             why="it is left to a default of some version of transformers, or was removed",
             then="write the value into the base's config.json",

@@ -32,7 +32,7 @@ def copy_tokenizer(source: Path, out: Path) -> None:
     """
     if not any((source / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         raise StageError(
-            "The checkpoint has no tokenizer",
+            "the checkpoint has no tokenizer",
             on=source.name,
             why="neither tokenizer.json nor tokenizer.model is there",
             then="put the model's tokenizer.json beside its weights",
@@ -57,7 +57,7 @@ def read_chat_template(checkpoint: Path) -> str:
     )
     if not isinstance(template, str):
         raise StageError(
-            "The checkpoint has no chat template",
+            "the checkpoint has no chat template",
             on=CHAT_TEMPLATE,
             why="it is a base model, or it has several templates and it is unclear which to train",
             then=f"write the template to {CHAT_TEMPLATE} beside the weights",

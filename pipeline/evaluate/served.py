@@ -80,7 +80,7 @@ def read_problems(path: Path, count: int) -> list[Problem]:
     lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     if len(lines) < count:
         raise StageError(
-            "There are fewer held-out problems than the evaluation asks",
+            "there are fewer held-out problems than the evaluation asks",
             on=f"{path.name}, {len(lines)} rows",
             why=f"[evaluate] problems is {count}",
             then="lower [evaluate] problems, or raise [dataset] held_out",
@@ -96,7 +96,7 @@ def _parse_problem(line: str, number: int, path: Path) -> Problem:
         found = []
     if not found or not all(isinstance(each, str) and each for each in found):
         raise StageError(
-            "A held-out row cannot be asked and graded",
+            "a held-out row cannot be asked and graded",
             on=f"{path.name}, line {number}",
             why="it has no id, problem or solution, or one of them is empty",
             then="correct the row in the data set and build again",
@@ -133,7 +133,7 @@ def _ask(client: openai.OpenAI, problem: Problem, options: Options) -> str:
         )
     except openai.APIError as error:
         raise StageError(
-            "The server did not answer a problem",
+            "the server did not answer a problem",
             on=problem.row_id,
             why=f"{type(error).__name__}: {error}",
             then="shorten [evaluate] max_tokens or the problem, or free memory, and build again",

@@ -73,7 +73,7 @@ def _start(argv: list[str], log: int) -> subprocess.Popen[bytes]:
         )
     except OSError as error:
         raise StageError(
-            "The server cannot be started",
+            "the server cannot be started",
             on=argv[0],
             why=str(error),
             then="set the serve environment up again",
@@ -123,7 +123,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def _make_error(what: str, gguf: Path, text: str) -> StageError:
     lines = text.splitlines()[-_SHOWN_LINES:]
     return StageError(
-        "The server does not serve this file",
+        "the server does not serve this file",
         on=gguf.name,
         why="\n        ".join([what, *lines]),
         then="free memory, or use a smaller type; a damaged file is found by `verify`",

@@ -106,9 +106,9 @@ def break_no_index(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (break_missing, ["A shard is missing", "model-00002-of-00003.safetensors"]),
+        (break_missing, ["a shard is missing", "model-00002-of-00003.safetensors"]),
         (break_truncated, ["truncated", "model-00002-of-00003.safetensors, tensor d"]),
-        (break_missing_file, ["A shard is missing", "model-00009-of-00003.safetensors"]),
+        (break_missing_file, ["a shard is missing", "model-00009-of-00003.safetensors"]),
         (break_lacking_tensor, ["lacks a tensor", "model-00001-of-00003.safetensors, tensor z"]),
         (break_extra_tensor, ["a tensor too many", "model-00002-of-00003.safetensors, tensor c"]),
         (break_duplicate, ["a tensor too many", "model-00001-of-00003.safetensors, tensor c"]),

@@ -156,7 +156,7 @@ def test_only_answers_and_eos_are_labelled() -> None:
     tokenizer = make_tokenizer()
     drill = (
         Turn(
-            question="Columns of 12 + 34 with any carries",
+            question="12 + 34",
             answer="1+2+4=07\n0+1+3=04",
             has_random_carries=True,
         ),
