@@ -20,6 +20,7 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
     """
     threads = {"cpu_threads": recipe.train.cpu_threads}
     return (
+        _make_rows(recipe, estimate, digests),
         _make_base(recipe, estimate, digests),
         Rule(
             name="text",
@@ -29,7 +30,6 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
             inputs={"base": "base"},
             estimated_bytes=estimate.text_bytes,
         ),
-        _make_rows(recipe, estimate, digests),
         Rule(
             name="dataset",
             image="train",
@@ -117,8 +117,14 @@ def _make_base(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
             name="base",
             image="train",
             stage="demo.base",
-            options=vars(recipe.demo)
-            | {"held_out": recipe.dataset.held_out, "cpu_threads": recipe.train.cpu_threads},
+            options={
+                "seed": recipe.demo.seed,
+                "digits": recipe.demo.digits,
+                "hidden_size": recipe.demo.hidden_size,
+                "steps": recipe.demo.steps,
+                "held_out": recipe.dataset.held_out,
+                "cpu_threads": recipe.train.cpu_threads,
+            },
             estimated_bytes=estimate.base_bytes,
         )
     source = Path(recipe.base.source)

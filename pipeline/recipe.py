@@ -46,7 +46,7 @@ class Demo:
     seed: int = _setting("Seed of the demonstration's base model and problems.", 1, low=0)
     digits: int = _setting("Digits of each operand.", 4, low=2, high=8)
     hidden_size: int = _setting("Width of the model; a multiple of 256.", 256, low=256, high=1024)
-    steps: int = _setting("Training steps of the base model.", 1000, low=1, high=100_000)
+    steps: int = _setting("Training steps of the base model.", 1200, low=1, high=100_000)
     rows: int = _setting("Teacher traces.", 4000, low=1, high=1_000_000)
 
 

@@ -37,7 +37,7 @@ from pipeline.errors import StageError
 
 pytestmark = pytest.mark.train
 
-OPTIONS = Options(seed=1, digits=2, hidden_size=256, steps=2, rows=10, held_out=10, cpu_threads=1)
+OPTIONS = Options(seed=1, digits=2, hidden_size=256, steps=2, held_out=10, cpu_threads=1)
 
 
 def _make_trained() -> Ministral3ForCausalLM:
