@@ -1,0 +1,104 @@
+"""The command line: exit codes, answers on stdout alone, no traceback for what a user can cause."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.artifact.key import REPOSITORY
+
+
+def _run(store: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *argv[:1], "--store", str(store), *argv[1:]],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["build", "adaptor"], ["no rule makes", "adaptor", "adapter"]),
+        (["plan", "--recipe", "absent.toml"], ["cannot be read", "absent.toml", "--recipe"]),
+        (["explain", "gguf-Q2_K"], ["no rule makes", "gguf-Q4_K_M"]),
+        (["verify", "adapter"], ["nothing to verify", "adapter"]),
+        (["biuld"], ["invalid choice", "build"]),
+        ([], ["VERB"]),
+    ],
+)
+def test_what_cannot_be_meant_ends_with_2(
+    tmp_path: Path, argv: list[str], words: list[str]
+) -> None:
+    told = _run(tmp_path / "store", *argv)
+    assert told.returncode == 2
+    assert told.stdout == ""
+    assert "Traceback" not in told.stderr
+    assert all(word in told.stderr for word in words), told.stderr
+
+
+def test_plan_of_the_demonstration(tmp_path: Path) -> None:
+    told = _run(tmp_path / "store", "plan", "--json")
+    assert told.returncode == 0
+    plan = json.loads(told.stdout)
+    names = [each["name"] for each in plan["artifacts"]]
+    for before, after in [
+        ("base", "text"),
+        ("rows", "dataset"),
+        ("dataset", "adapter"),
+        ("adapter", "merged"),
+        ("gguf-BF16", "gguf-Q4_K_M"),
+        ("gguf-Q4_K_M", "answers"),
+    ]:
+        assert names.index(before) < names.index(after)
+    assert {each["state"] for each in plan["artifacts"]} == {"build"}
+    assert all(len(each["key"]) == 64 for each in plan["artifacts"])
+    assert set(plan["gguf"]) == {"BF16", "Q8_0", "Q4_K_M"}
+    assert plan["parameters"] == {"base": 1_049_856, "trainable": 106_496}
+    assert plan["disk"]["needed_bytes"] > 5_000_000
+    assert plan["disk"]["free_bytes"] > 0
+
+
+def test_a_plan_for_people_names_every_artifact(tmp_path: Path) -> None:
+    told = _run(tmp_path / "store", "plan")
+    assert told.returncode == 0
+    for name in ("base", "gguf-Q8_0", "answers-checkpoint", "trainable 106,496 (10.14 %)"):
+        assert name in told.stdout
+
+
+def test_keys_do_not_depend_on_where_the_store_lies(tmp_path: Path) -> None:
+    plans = [json.loads(_run(tmp_path / name, "plan", "--json").stdout) for name in ("a", "b")]
+    first, second = ([each["key"] for each in plan["artifacts"]] for plan in plans)
+    assert first == second
+
+
+def test_an_empty_store_is_shown_and_verified(tmp_path: Path) -> None:
+    assert json.loads(_run(tmp_path, "show", "--json").stdout) == {"artifacts": []}
+    assert json.loads(_run(tmp_path, "verify", "--json").stdout) == {"damaged": []}
+
+
+def test_explain_gives_the_document_that_the_key_hashes(tmp_path: Path) -> None:
+    explained = json.loads(_run(tmp_path, "explain", "adapter", "--json").stdout)
+    assert explained["document"]["options"]["rank"] == 16
+    assert set(explained["document"]["inputs"]) == {"text", "dataset"}
+    assert explained["changed"] == []
+
+
+def test_a_store_that_cannot_be_written_ends_with_2(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    told = _run(tmp_path / "file" / "store", "plan")
+    assert told.returncode == 2
+    assert "cannot be written" in told.stderr
+
+
+def test_a_damaged_store_ends_with_6(tmp_path: Path) -> None:
+    plan = json.loads(_run(tmp_path, "plan", "--json").stdout)
+    key = plan["artifacts"][0]["key"]
+    (tmp_path / f"{key}-{plan['artifacts'][0]['name']}").mkdir()
+    told = _run(tmp_path, "plan")
+    assert told.returncode == 6
+    assert "manifest" in told.stderr
