@@ -41,8 +41,10 @@ class Build:
         self.store = store
 
     def run(self, *argv: str, recipe: Path = _RECIPE) -> "subprocess.CompletedProcess[str]":
+        # A relative path, as make gives it: the stages run elsewhere.
+        store = os.path.relpath(self.store, REPOSITORY)
         return subprocess.run(
-            [sys.executable, "-m", "pipeline", *argv[:1], "--store", str(self.store)]
+            [sys.executable, "-m", "pipeline", *argv[:1], "--store", store]
             + (["--recipe", str(recipe)] if argv[0] not in ("show", "verify") else [])
             + list(argv[1:]),
             cwd=REPOSITORY,

@@ -203,7 +203,8 @@ def open_store(root: Path) -> Store:
             why=error.strerror or str(error),
             then="name another directory with --store DIR, or mend its permissions",
         ) from error
-    return Store(root)
+    # Stages run in a directory of their own, where a relative path would lead elsewhere.
+    return Store(root.resolve())
 
 
 def remove_tree(path: Path) -> None:
