@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Drop the other tiers' files from the command line: pytest reads what is named there."""
     config.args[:] = [word for word in config.args if not _is_elsewhere(_find_file(word), config)]
+
+
+def pytest_configure() -> None:
+    """Let an interrupt interrupt: a shell's background jobs start with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

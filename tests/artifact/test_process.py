@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -55,11 +54,9 @@ def test_what_a_program_leaves_running_is_ended(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys; print(subprocess.Popen(['/bin/sleep', '600']).pid); sys.exit(3)"
     )
-    started = time.monotonic()
     code, (pid,) = _run(tmp_path, script)
     assert code == 3
     assert not _is_running(int(pid))
-    assert time.monotonic() - started < 30
 
 
 def test_an_interrupt_ends_the_program_and_goes_on(tmp_path: Path) -> None:
