@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.args[:] = [word for word in config.args if not _is_elsewhere(_find_file(word), config)]
 
 
-def pytest_configure() -> None:
+def pytest_sessionstart() -> None:
     """Let an interrupt interrupt: a shell's background jobs start with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
