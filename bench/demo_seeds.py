@@ -33,7 +33,10 @@ def run_seed(seed: int) -> Outcome:
     started = time.monotonic()
     command = [sys.executable, "-m", "pipeline", "build"]
     subprocess.run(
-        [*command, "--recipe", recipe, "--store", _WORK / "store"], cwd=REPOSITORY, check=True
+        [*command, "--recipe", recipe, "--store", _WORK / "store"],
+        cwd=REPOSITORY,
+        stdout=sys.stderr,
+        check=True,
     )
     seconds = time.monotonic() - started
     scores: dict[str, dict[str, int]] = {}

@@ -5,6 +5,7 @@ The answer (a table, a JSON document) goes to stdout, talk to stderr.
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from pipeline.artifact.key import REPOSITORY
 from pipeline.artifact.links import write_links
 from pipeline.artifact.rule import Rule
 from pipeline.artifact.store import Store, find_damage, open_store
-from pipeline.errors import INTERRUPTED, StoreError, TristillError, UsageError
+from pipeline.errors import INTERRUPTED, StoreError, TristillError, UsageError, explain_os_error
 from pipeline.estimate import Estimate, estimate
 from pipeline.log import say, start_log
 from pipeline.plan import list_targets, make_rules
@@ -196,10 +197,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_log()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return arguments.run(arguments) or 0
+        code = arguments.run(arguments) or 0
+        sys.stdout.flush()
+        return code
     except TristillError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; what is left to flush goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if (explained := explain_os_error(error)) is None:
+            raise
+        sys.stderr.write(f"error: {explained}\n")
+        return explained.exit_code
     except KeyboardInterrupt:
         say("interrupted; what was sealed stays. Run the same command again to go on.")
         return INTERRUPTED

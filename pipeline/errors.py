@@ -4,6 +4,7 @@ A message has four parts: what failed, on which thing, the likely reason, the ne
 `cli.main` on the host and `job.main` inside an image are the only places that catch them.
 """
 
+import errno
 from typing import ClassVar
 
 
@@ -54,3 +55,26 @@ class StoreError(TristillError):
 
 
 INTERRUPTED = 130
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EIO)
+
+
+def explain_os_error(error: OSError) -> TristillError | None:
+    """Return what a full disk or a refused file means for the user; None for our own faults."""
+    on = str(error.filename or "a file of the store, the environments or the scratch directory")
+    if error.errno in _FULL:
+        return CapacityError(
+            "the disk is full",
+            on=on,
+            why=f"{error.strerror}; what was being made is removed",
+            then="free space, or move the store (--store DIR); then run the same command again",
+        )
+    if error.errno in _REFUSED:
+        return HostError(
+            "a file or directory cannot be used",
+            on=on,
+            why=str(error.strerror),
+            then="mend its path or permissions; then run the same command again",
+        )
+    return None

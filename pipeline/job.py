@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import TristillError
+from pipeline.errors import StageError, TristillError, explain_os_error
 from pipeline.log import start_log
 
 
@@ -43,7 +43,12 @@ def main(argv: list[str]) -> int:
         run_job(json.loads(Path(argv[0]).read_text(encoding="utf-8")))
     except TristillError as error:
         sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+        return StageError.exit_code
+    except OSError as error:
+        if (explained := explain_os_error(error)) is None:
+            raise
+        sys.stderr.write(f"error: {explained}\n")
+        return StageError.exit_code
     return 0
 
 

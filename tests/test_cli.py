@@ -95,6 +95,52 @@ def test_a_store_that_cannot_be_written_ends_with_2(tmp_path: Path) -> None:
     assert "cannot be written" in told.stderr
 
 
+def test_environments_that_cannot_be_made_end_with_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRISTILL_ENVS", "/proc/nowhere")
+    told = _run(tmp_path / "store", "build", "rows")
+    assert told.returncode == 3
+    assert "/proc/nowhere" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk."""
+    script = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+        "from pipeline.job import main; sys.exit(main(sys.argv[1:]))"
+    )
+    out = tmp_path / "out"
+    out.mkdir()
+    options = {"seed": 1, "digits": 2, "rows": 300, "held_out": 2}
+    job = {"stage": "demo.rows", "inputs": {}, "options": options, "out": str(out)}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    told = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "job.json")],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 5
+    assert "the disk is full" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "pipeline", "plan", "--json", "--store", str(tmp_path)]
+    with subprocess.Popen(
+        argv, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as told:
+        assert told.stdout is not None
+        assert told.stderr is not None
+        told.stdout.close()
+        assert told.stderr.read() == ""
+    assert told.returncode == 0
+
+
 def test_a_damaged_store_ends_with_6(tmp_path: Path) -> None:
     plan = json.loads(_run(tmp_path, "plan", "--json").stdout)
     key = plan["artifacts"][0]["key"]
