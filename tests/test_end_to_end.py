@@ -10,8 +10,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -293,6 +296,58 @@ def test_masks_shows_the_supervised_tokens(built: Build) -> None:
     marked = "".join(re.findall("⟦([^⟧]*)⟧", answer)).replace("⏎", "\n")
     assert marked == make_assistant_text(row["thinking"], row["solution"]) + "</s>"
     assert not re.sub("⟦[^⟧]*⟧", "", answer).strip()
+
+
+def _find_free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _ask(url: str, body: dict[str, Any] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def _wait_until_healthy(url: str, serving: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert serving.poll() is None, "the server ended"
+        with suppress(OSError):
+            if _ask(f"{url}/health")["status"] == "ok":
+                return
+        time.sleep(0.1)
+    raise AssertionError("the server never became healthy")
+
+
+def test_serve_answers_over_the_openai_api_until_interrupted(built: Build, tmp_path: Path) -> None:
+    port = _find_free_port()
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(_RECIPE.read_text().replace("[serve]", f"[serve]\nport = {port}"))
+    url = f"http://127.0.0.1:{port}"
+    row = _read_rows(built.find("rows") / "held_out.jsonl")[0]
+    argv = ["serve", "--store", str(built.store), "--recipe", str(recipe)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *argv],
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        text=True,
+    ) as serving:
+        try:
+            _wait_until_healthy(url, serving)
+            messages = [{"role": "user", "content": row["problem"]}]
+            body = {"messages": messages, "temperature": 0, "max_tokens": 48}
+            answer = _ask(f"{url}/v1/chat/completions", body)["choices"][0]
+        finally:
+            serving.send_signal(signal.SIGINT)
+    assert answer["finish_reason"] == "stop"
+    assert answer["message"]["content"] == make_assistant_text(row["thinking"], row["solution"])
+    assert serving.returncode == 130
+    assert not _find_processes(str(port)), "the server is still running"
 
 
 def _find_processes(word: str) -> list[str]:
