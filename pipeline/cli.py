@@ -120,7 +120,7 @@ def _masks(arguments: argparse.Namespace) -> int:
     sealed = builder.build(steps, ["dataset"], project.store, engine)
     engine.prepare(["train"])
     directories = [str(sealed[name].path) for name in ("dataset", "text")]
-    argv = ["bin/python", "-m", "pipeline.sft.masks", *directories, str(arguments.row)]
+    argv = ["bin/python", "-m", "pipeline.sft.masks", *directories, arguments.row]
     return engine.interact("train", argv)
 
 
@@ -171,7 +171,7 @@ def _make_parser() -> argparse.ArgumentParser:
         if name == "explain":
             verb.add_argument("artifact", metavar="ARTIFACT")
         if name == "masks":
-            verb.add_argument("row", nargs="?", type=int, default=0, help="row number, from 0")
+            verb.add_argument("row", nargs="?", default="0", help="number, from 0, or id of a row")
     return parser
 
 

@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.artifact.environment import read_envs_dir
 from pipeline.artifact.key import REPOSITORY
-from pipeline.artifact.store import open_store
+from pipeline.artifact.store import open_store, remove_tree
 from pipeline.artifact.venv import make_stage_variables, python_of
 from pipeline.sft.trace import make_assistant_text
 
@@ -288,7 +288,7 @@ def test_verify_finds_nothing_wrong(built: Build) -> None:
 
 
 def test_masks_shows_the_supervised_tokens(built: Build) -> None:
-    told = built.run("masks", "0")
+    told = built.run("masks", "train-000000")
     assert told.returncode == 0
     row = _read_rows(built.find("rows") / "train.jsonl")[0]
     prompt, _, answer = told.stdout.partition("[/INST]")
@@ -359,8 +359,11 @@ def _find_processes(word: str) -> list[str]:
     return [line for line in found if word in line]
 
 
-def test_an_interrupted_build_stops_its_stage_and_leaves_nothing(
-    built: Build, tmp_path: Path
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)]
+)
+def test_an_interrupted_build_stops_its_stage_and_seals_nothing(
+    built: Build, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text(_RECIPE.read_text().replace("[demo]\nseed = 1", "[demo]\nseed = 2"))
@@ -376,14 +379,20 @@ def test_an_interrupted_build_stops_its_stage_and_leaves_nothing(
         assert building.stderr is not None
         told = iter(building.stderr.readline, "")
         assert any("step" in line for line in told), "the stage never began to train"
-        building.send_signal(signal.SIGINT)
+        building.send_signal(number)
         rest = building.stderr.read()
-    assert building.returncode == 130
-    assert "interrupted" in rest
+    assert building.returncode == code
     assert "Traceback" not in rest
     assert sorted(path.name for path in built.store.glob("*-*")) == before
-    assert list((built.store / ".tmp").iterdir()) == []
+    if number != signal.SIGKILL:
+        assert "interrupted" in rest
+        assert list((built.store / ".tmp").iterdir()) == []
+    deadline = time.monotonic() + 10  # the stage would train on for longer
+    while _find_processes(str(built.store)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert not _find_processes(str(built.store)), "a process of the stage is still running"
+    for leftover in (built.store / ".tmp").iterdir():
+        remove_tree(leftover)
 
 
 # What a user can get wrong, each through the command line with the real stage.

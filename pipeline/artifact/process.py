@@ -4,6 +4,7 @@ A program runs in its own session with its output copied line by line. When it e
 process is interrupted, whatever it started is ended too. There is never a shell.
 """
 
+import ctypes
 import os
 import shlex
 import signal
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import IO
 
 _GRACE_S = 5.0
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 
 def run(
@@ -43,6 +46,7 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
         assert process.stdout is not None
         with process.stdout as output:
@@ -69,6 +73,11 @@ def run_in_foreground(argv: Sequence[str | Path], *, environment: Mapping[str, s
                 process.wait(_GRACE_S)
             process.kill()
             raise
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel (Linux) to end the program when this process is killed and cannot do so."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def read_last_lines(log_path: Path, count: int = 15) -> str:
