@@ -70,7 +70,10 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 def _show(arguments: argparse.Namespace) -> None:
     """List the sealed artifacts of the store."""
-    document = report.make_show(open_store(arguments.store).read_all())
+    artifacts, unreadable = open_store(arguments.store).read_all()
+    for damage in unreadable:
+        say(f"damaged, not shown: {damage.artifact}/{damage.path}: {damage.what}")
+    document = report.make_show(artifacts)
     sys.stdout.write(_dump(document) if arguments.json else report.format_show(document))
 
 
@@ -87,29 +90,32 @@ def _explain(arguments: argparse.Namespace) -> None:
 
 def _verify(arguments: argparse.Namespace) -> None:
     """Hash every file of the named artifacts, or of all; StoreError when one differs."""
-    artifacts = [
-        artifact
-        for artifact in open_store(arguments.store).read_all()
-        if not arguments.artifact or {artifact.name, artifact.path.name} & set(arguments.artifact)
-    ]
-    if arguments.artifact and not artifacts:
+    found, unreadable = open_store(arguments.store).read_all()
+    artifacts = [each for each in found if _is_named(each.path.name, arguments.artifact)]
+    damage = [each for each in unreadable if _is_named(each.artifact, arguments.artifact)]
+    if arguments.artifact and not artifacts and not damage:
         raise UsageError(
             "there is nothing to verify",
             on=", ".join(arguments.artifact),
             why="no sealed artifact has that name",
             then="`python -m pipeline show` lists what there is",
         )
-    damage = [found for artifact in artifacts for found in find_damage(artifact, deep=True)]
+    damage += [each for artifact in artifacts for each in find_damage(artifact, deep=True)]
     say(f"hashed {len(artifacts)} artifacts; {len(damage)} files differ")
     if arguments.json:
-        sys.stdout.write(_dump({"damaged": [vars(found) for found in damage]}))
+        sys.stdout.write(_dump({"damaged": [vars(each) for each in damage]}))
     if damage:
         raise StoreError(
             "the store is damaged",
             on=str(arguments.store),
-            why="; ".join(f"{found.artifact}/{found.path}: {found.what}" for found in damage),
+            why="; ".join(f"{each.artifact}/{each.path}: {each.what}" for each in damage),
             then="move the named artifacts away and build again",
         )
+
+
+def _is_named(directory: str, names: Sequence[str]) -> bool:
+    """Return whether an artifact is meant, by its name or its directory; no names mean all."""
+    return not names or directory in names or directory.partition("-")[2] in names
 
 
 def _masks(arguments: argparse.Namespace) -> int:

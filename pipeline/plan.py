@@ -158,13 +158,13 @@ def _make_rows(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
         image="train",
         stage="sft.rows",
         options={
-            "file": source.name,
             "sha256": list_file(source, digests),
             "columns": recipe.dataset.columns,
             "held_out": recipe.dataset.held_out,
             "seed": recipe.dataset.seed,
         },
         source=source.parent,
+        locations={"file": source.name},
         estimated_bytes=estimate.rows_bytes,
     )
 

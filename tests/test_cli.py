@@ -76,6 +76,21 @@ def test_keys_do_not_depend_on_where_the_store_lies(tmp_path: Path) -> None:
     assert first == second
 
 
+def test_a_renamed_and_moved_data_set_keeps_its_key(tmp_path: Path) -> None:
+    keys = set()
+    for name in ("one/traces.jsonl", "two/rows.jsonl"):
+        path = tmp_path / name
+        path.parent.mkdir()
+        path.write_text('{"problem": "p", "thinking": "t", "solution": "s"}\n')
+        recipe = path.with_name("mine.toml")
+        recipe.write_text(f'[base]\nsource = "demo"\n[dataset]\nsource = "{path.name}"\n')
+        plan = json.loads(
+            _run(tmp_path / "store", "plan", "--json", "--recipe", str(recipe)).stdout
+        )
+        keys.add(tuple(each["key"] for each in plan["artifacts"]))
+    assert len(keys) == 1
+
+
 def test_an_empty_store_is_shown_and_verified(tmp_path: Path) -> None:
     assert json.loads(_run(tmp_path, "show", "--json").stdout) == {"artifacts": []}
     assert json.loads(_run(tmp_path, "verify", "--json").stdout) == {"damaged": []}
@@ -139,6 +154,16 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
         told.stdout.close()
         assert told.stderr.read() == ""
     assert told.returncode == 0
+
+
+def test_verify_names_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
+    lost = tmp_path / f"{'0' * 64}-text"
+    lost.mkdir()
+    told = _run(tmp_path, "verify", "--json")
+    assert told.returncode == 6
+    (damage,) = json.loads(told.stdout)["damaged"]
+    assert (damage["artifact"], damage["path"]) == (lost.name, "manifest.json")
+    assert _run(tmp_path, "plan").returncode == 0, "what the plan does not need is in its way"
 
 
 def test_a_damaged_store_ends_with_6(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ def _explain_build(
 
 def find_last_document(store: Store, name: str) -> Mapping[str, Any] | None:
     """Return the key document of the rule's artifact that was sealed last, or None."""
-    found = [artifact for artifact in store.read_all() if artifact.name == name]
+    artifacts, _ = store.read_all()
+    found = [artifact for artifact in artifacts if artifact.name == name]
     return found[-1].manifest.document if found else None
 
 
@@ -170,7 +171,7 @@ def _make_job(step: Step, sealed: Mapping[str, Artifact], out: Path) -> dict[str
     return {
         "stage": step.rule.stage,
         "inputs": inputs,
-        "options": step.document["options"],
+        "options": {**step.document["options"], **step.rule.locations},
         "out": str(out),
     }
 

@@ -20,7 +20,8 @@ class Rule:
 
     `inputs` maps the label that the stage reads to the name of the rule that makes it. `source` is
     a directory of the user's, given to the stage as input "source"; it is not part of the key,
-    since the digests of its files stand in the options.
+    since the digests of its files stand in the options. `locations` are further options that only
+    say where something lies or what it is called: the stage gets them, the key does not.
     """
 
     name: str
@@ -29,4 +30,5 @@ class Rule:
     options: Mapping[str, Option]
     inputs: Mapping[str, str] = field(default_factory=dict)
     source: Path | None = None
+    locations: Mapping[str, str] = field(default_factory=dict)
     estimated_bytes: int = 0

@@ -79,14 +79,18 @@ class Store:
             raise _damaged(artifact.path, f"{damage[0].path}: {damage[0].what}")
         return artifact
 
-    def read_all(self) -> list[Artifact]:
-        """Return every sealed artifact, the oldest first."""
-        found = []
-        for path in self.root.glob("*-*") if self.root.is_dir() else ():
+    def read_all(self) -> tuple[list[Artifact], list[Damage]]:
+        """Return every sealed artifact, the oldest first, and the manifests that cannot be read."""
+        found, unreadable = [], []
+        for path in sorted(self.root.glob("*-*")):
             key, _, name = path.name.partition("-")
             if len(key) == 64 and path.is_dir():
-                found.append(self._read(path, Key(key), name))
-        return sorted(found, key=lambda artifact: (artifact.sealed_at or "", artifact.name))
+                try:
+                    found.append(self._read(path, Key(key), name))
+                except StoreError as error:
+                    unreadable.append(Damage(artifact=path.name, path=NAME, what=error.why))
+        found.sort(key=lambda artifact: (artifact.sealed_at or "", artifact.name))
+        return found, unreadable
 
     def _read(self, path: Path, key: Key, name: str) -> Artifact:
         try:
@@ -155,7 +159,7 @@ class Store:
         return self._read(path, key, name)
 
     def _write_times(self, key: Key, name: str, seconds: float) -> None:
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         path = self._times_path(key, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(make_canonical_json({"seconds": round(seconds, 3), "sealed_at": now}))

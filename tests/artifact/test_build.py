@@ -70,13 +70,13 @@ def _make_rules(*, seed: int = 1, file: str = "train.jsonl", held_out: int = 5) 
         image="train",
         stage="sft.rows",
         options={
-            "file": file,
             "sha256": _read_digest(seed),
             "columns": ("problem", "thinking", "solution"),
             "held_out": held_out,
             "seed": 1,
         },
         inputs={"source": "base"},
+        locations={"file": file},
     )
     return made, split
 
@@ -113,7 +113,7 @@ def test_a_failing_stage_stores_nothing_and_the_rest_stays(store: Store) -> None
     engine = HereEngine()
     with pytest.raises(StageError, match="nothing was stored"):
         _build(store, _make_rules(file="absent.jsonl"), engine)
-    assert [artifact.name for artifact in store.read_all()] == ["base"]
+    assert [artifact.name for artifact in store.read_all()[0]] == ["base"]
     assert list((store.root / ".tmp").iterdir()) == []
 
 
@@ -165,7 +165,7 @@ def test_concurrent_builders_build_each_artifact_once(store: Store) -> None:
     builders = [_start_builder(store) for _ in range(6)]
     counts = [int(each.communicate()[0]) for each in builders]
     assert sum(counts) == 2
-    assert len(store.read_all()) == 2
+    assert len(store.read_all()[0]) == 2
 
 
 def test_a_killed_builder_leaves_nothing_that_is_used(store: Store) -> None:
