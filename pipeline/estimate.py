@@ -19,6 +19,9 @@ from pipeline.recipe import DEMO, Recipe
 # A token of 1 to 4 characters becomes an id of 4 bytes and a mark of 1; digits set the factor.
 _DATASET_BYTES_PER_ROW_BYTE = 4
 
+# Vision tower, projector, scales and tokenizer of the demonstration's base.
+_DEMO_REST_BYTES = 500_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -47,7 +50,8 @@ def estimate(recipe: Recipe) -> Estimate:
     return Estimate(
         base_parameters=parameters,
         trainable_parameters=trainable,
-        base_bytes=_sum_base_bytes(recipe) or shape.count_projections() + 2 * wide,
+        base_bytes=_sum_base_bytes(recipe)
+        or shape.count_projections() + 2 * wide + _DEMO_REST_BYTES,
         text_bytes=2 * parameters,
         rows_bytes=rows_bytes,
         dataset_bytes=_DATASET_BYTES_PER_ROW_BYTE * rows_bytes,

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
+from pipeline.checkpoint.safetensors_file import write_safetensors
 from pipeline.checkpoint.safetensors_header import TensorEntry, read_header, refuse_shard
 from pipeline.errors import StageError
 
@@ -157,8 +157,7 @@ class ShardWriter:
 
     def _write(self) -> None:
         self._written.append(tuple(self._waiting))
-        # One key only: safetensors writes several in random order.
-        save_file(self._waiting, self._temporary(len(self._written)), metadata={"format": "pt"})
+        write_safetensors(self._waiting, self._temporary(len(self._written)))
         self._waiting = {}
         self._waiting_bytes = 0
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Mistral3Config, Mistral3ForConditionalGeneration
 
+from pipeline.checkpoint.safetensors_file import write_safetensors
 from pipeline.demo.tokenizer import write_tokenizer
 
 SHARD_COUNT = 2
@@ -118,7 +118,7 @@ def _write_shards(tensors: Mapping[str, Tensor], out: Path) -> None:
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{SHARD_COUNT:05d}.safetensors"
-        save_file(shard, out / file, metadata={"format": "pt"})
+        write_safetensors(shard, out / file)
         weight_map |= dict.fromkeys(shard, file)
     metadata = {
         "total_parameters": sum(

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors.torch import save_file
+
+from pipeline.checkpoint.safetensors_file import write_safetensors
 
 # Where the base model lies is the store's business; PEFT wants some name in this field.
 BASE_NAME = "text"
@@ -36,8 +37,7 @@ def read_adapter_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
 
 def write_adapter(model: PeftModel, tensors: Mapping[str, torch.Tensor], out: Path) -> None:
     """Write both files that PEFT and the merge read."""
-    # One metadata key on purpose: safetensors writes several in random order.
-    save_file(dict(tensors), out / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_safetensors(tensors, out / "adapter_model.safetensors")
     config = _make_canonical(model.peft_config["default"].to_dict())
     config |= {"base_model_name_or_path": BASE_NAME, "inference_mode": True}
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
