@@ -127,7 +127,7 @@ def test_every_supervised_token_by_exact_ids(
     seen = 0
     for name in ("train", "held_out"):
         with pyarrow.ipc.open_stream(built.find("dataset") / f"{name}.arrow") as stream:
-            for each in stream.read_all()[0].to_pylist():
+            for each in stream.read_all().to_pylist():
                 row = rows[each["row_id"]]
                 prompt = [_BOS, _INST, *read_ids(row["problem"]), _END_INST]
                 answer = make_assistant_text(row["thinking"], row["solution"])
@@ -217,7 +217,7 @@ with llama_server(Path(sys.argv[1]), context=256, parallel=1, threads=1) as url:
 
 def test_the_server_tokenizes_a_chat_into_the_training_ids(built: Build, tmp_path: Path) -> None:
     with pyarrow.ipc.open_stream(built.find("dataset") / "held_out.arrow") as stream:
-        trained = {row["row_id"]: row for row in stream.read_all()[0].to_pylist()}
+        trained = {row["row_id"]: row for row in stream.read_all().to_pylist()}
     rows = _read_rows(built.find("rows") / "held_out.jsonl")[:20]
     chats = [[{"role": "user", "content": row["problem"]}] for row in rows]
     told = subprocess.run(
