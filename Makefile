@@ -57,7 +57,7 @@ verify: ## Hash every file of the store against its manifest
 
 .PHONY: locks
 locks: ## Resolve docker/*.in into hash-locked docker/*.lock
-	@$(PYTHON) -m pipeline.artifact.locks
+	@$(PYTHON) -m pipeline.engine.locks
 
 .PHONY: reference
 reference: ## Write recipes/reference.toml from the recipe's fields

@@ -15,11 +15,12 @@ from types import FrameType
 
 from pipeline import report
 from pipeline.artifact import build as builder
-from pipeline.artifact.engine import make_engine
 from pipeline.artifact.key import REPOSITORY
 from pipeline.artifact.links import write_links
 from pipeline.artifact.rule import Rule
 from pipeline.artifact.store import Store, find_damage, open_store
+from pipeline.engine.image import make_environment_digest
+from pipeline.engine.venv_engine import make_engine
 from pipeline.errors import INTERRUPTED, StoreError, TristillError, UsageError, explain_os_error
 from pipeline.estimate import Estimate, estimate
 from pipeline.log import say, start_log
@@ -37,6 +38,10 @@ class Project:
     rules: tuple[Rule, ...]
     store: Store
 
+    def make_steps(self, wanted: Sequence[str]) -> list[builder.Step]:
+        environments = {rule.image: make_environment_digest(rule.image) for rule in self.rules}
+        return builder.make_steps(self.rules, wanted, self.store, environments)
+
 
 def _open_project(arguments: argparse.Namespace) -> Project:
     recipe = read_recipe(arguments.recipe)
@@ -50,7 +55,7 @@ def _build(arguments: argparse.Namespace) -> None:
     """Build the named artifacts, or all that the recipe asks for; end with their table."""
     project = _open_project(arguments)
     wanted = list_targets(project.rules, arguments.artifact)
-    steps = builder.make_steps(project.rules, wanted, project.store)
+    steps = project.make_steps(wanted)
     sealed = builder.build(steps, wanted, project.store, make_engine())
     links = write_links(project.store.root.parent / "out" / project.recipe.name, sealed)
     shown = {name: sealed[name] for name in wanted} if arguments.artifact else sealed
@@ -62,7 +67,7 @@ def _plan(arguments: argparse.Namespace) -> None:
     """Show what a build would do: cached or to build and why, bytes, memory."""
     project = _open_project(arguments)
     wanted = list_targets(project.rules, arguments.artifact)
-    steps = builder.make_steps(project.rules, wanted, project.store)
+    steps = project.make_steps(wanted)
     missing = {step.rule.name for step in builder.find_missing(steps, wanted)}
     document = report.make_plan(steps, missing, project.estimate, project.store.root)
     sys.stdout.write(_dump(document) if arguments.json else report.format_plan(document))
@@ -80,7 +85,7 @@ def _show(arguments: argparse.Namespace) -> None:
 def _explain(arguments: argparse.Namespace) -> None:
     """Show an artifact's key document and what changed since the rule's last build."""
     project = _open_project(arguments)
-    steps = builder.make_steps(project.rules, [arguments.artifact], project.store)
+    steps = project.make_steps([arguments.artifact])
     step = steps[-1]
     last = builder.find_last_document(project.store, step.rule.name)
     changes = builder.find_changes(step.document, last) if last else []
@@ -122,7 +127,7 @@ def _masks(arguments: argparse.Namespace) -> int:
     """Show one training row with its supervised tokens marked."""
     project = _open_project(arguments)
     engine = make_engine()
-    steps = builder.make_steps(project.rules, ["dataset"], project.store)
+    steps = project.make_steps(["dataset"])
     sealed = builder.build(steps, ["dataset"], project.store, engine)
     engine.prepare(["train"])
     directories = [str(sealed[name].path) for name in ("dataset", "text")]
@@ -135,7 +140,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     project = _open_project(arguments)
     engine = make_engine()
     wanted = f"gguf-{project.recipe.serve.type}"
-    steps = builder.make_steps(project.rules, [wanted], project.store)
+    steps = project.make_steps([wanted])
     sealed = builder.build(steps, [wanted], project.store, engine)
     engine.prepare(["serve"])
     settings = project.recipe.serve

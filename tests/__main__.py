@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.artifact import process, venv
-from pipeline.artifact.environment import read_envs_dir
 from pipeline.artifact.key import REPOSITORY
+from pipeline.engine import process, venv
+from pipeline.engine.environment import read_envs_dir
+from pipeline.engine.stage import make_stage_variables
 from pipeline.errors import INTERRUPTED, TristillError
 from pipeline.log import say, start_log
 from tests.tiers import HOST, find_tiers
@@ -75,7 +76,7 @@ def _make_variables(tier: str, work: Path, envs_dir: Path) -> dict[str, str]:
     if tier == HOST:
         return os.environ | envs | {"PYTHONPATH": str(REPOSITORY)}
     terminal = {name: os.environ[name] for name in ("COLUMNS", "TERM") if name in os.environ}
-    return venv.make_stage_variables(tier, work) | envs | terminal
+    return make_stage_variables(tier, work) | envs | terminal
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 import os
 import sys
 
-from pipeline.artifact import process, venv
-from pipeline.artifact.environment import read_envs_dir
 from pipeline.artifact.key import REPOSITORY
+from pipeline.engine import process, venv
+from pipeline.engine.environment import read_envs_dir
 from pipeline.errors import TristillError
 from pipeline.log import say, start_log
 

@@ -25,10 +25,11 @@ import torch
 from safetensors import safe_open
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from pipeline.artifact.environment import read_envs_dir
 from pipeline.artifact.key import REPOSITORY
 from pipeline.artifact.store import open_store, remove_tree
-from pipeline.artifact.venv import make_stage_variables, python_of
+from pipeline.engine.environment import read_envs_dir
+from pipeline.engine.stage import make_stage_variables
+from pipeline.engine.venv import python_of
 from pipeline.sft.trace import make_assistant_text
 
 pytestmark = pytest.mark.train

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifact.engine import Engine
-from pipeline.artifact.image import make_environment_digest
 from pipeline.artifact.key import make_key, make_key_documents
-from pipeline.artifact.rule import Key, Rule
+from pipeline.artifact.rule import Digest, Key, Rule
 from pipeline.artifact.store import Artifact, Store
 from pipeline.errors import CapacityError, StageError, UsageError
 from pipeline.log import say
@@ -32,14 +31,17 @@ class Step:
         return self.artifact.manifest.size_bytes if self.artifact else self.rule.estimated_bytes
 
 
-def make_steps(rules: Sequence[Rule], wanted: Sequence[str], store: Store) -> list[Step]:
+def make_steps(
+    rules: Sequence[Rule],
+    wanted: Sequence[str],
+    store: Store,
+    environments: Mapping[str, Digest],
+) -> list[Step]:
     """Return the wanted artifacts and everything they come from, in an order that builds.
 
     Raises UsageError for a name that no rule makes, StoreError for a damaged artifact.
     """
-    documents = make_key_documents(
-        rules, {rule.image: make_environment_digest(rule.image) for rule in rules}
-    )
+    documents = make_key_documents(rules, environments)
     names = _close_over_inputs(rules, wanted)
     steps: dict[str, Step] = {}
     for rule in rules:

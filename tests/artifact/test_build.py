@@ -19,12 +19,15 @@ from typing import Any
 import pytest
 
 from pipeline.artifact import build as builder
+from pipeline.artifact.engine import Variation
 from pipeline.artifact.key import REPOSITORY
 from pipeline.artifact.manifest import hash_file
-from pipeline.artifact.rule import Rule
+from pipeline.artifact.rule import Digest, Rule
 from pipeline.artifact.store import Artifact, Store, open_store, remove_tree
 from pipeline.demo.rows import Options, run
 from pipeline.errors import CapacityError, StageError, UsageError
+
+_ENVIRONMENTS = {"train": Digest("0" * 64)}
 
 
 class HereEngine:
@@ -38,7 +41,18 @@ class HereEngine:
     def prepare(self, images: Collection[str]) -> None:
         self.images = images
 
-    def run(self, image: str, job: dict[str, Any], *, work: Path, log: Path) -> int:
+    def count_missing_bytes(self, images: Collection[str]) -> tuple[Path, int]:
+        return Path("/"), 0
+
+    def run(
+        self,
+        image: str,
+        job: dict[str, Any],
+        *,
+        work: Path,
+        log: Path,
+        variation: Variation | None = None,
+    ) -> int:
         self.jobs.append(job["stage"])
         document = work / "job.json"
         document.write_text(json.dumps(job))
@@ -87,7 +101,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def _build(store: Store, rules: Sequence[Rule], engine: HereEngine) -> dict[str, Artifact]:
-    steps = builder.make_steps(rules, ["rows"], store)
+    steps = builder.make_steps(rules, ["rows"], store, _ENVIRONMENTS)
     return builder.build(steps, ["rows"], store, engine)
 
 
@@ -105,7 +119,7 @@ def test_a_changed_option_builds_only_what_depends_on_it(store: Store) -> None:
     after = _build(store, _make_rules(held_out=6), engine)
     assert engine.jobs == ["demo.rows", "sft.rows", "sft.rows"]
     assert before["base"] == after["base"]
-    steps = builder.make_steps(_make_rules(seed=2), ["rows"], store)
+    steps = builder.make_steps(_make_rules(seed=2), ["rows"], store, _ENVIRONMENTS)
     assert steps[0].why == "changed: options.seed"
 
 
@@ -127,7 +141,7 @@ def test_an_input_that_is_not_needed_is_not_built_again(store: Store) -> None:
 
 def test_an_unknown_artifact_is_refused(store: Store) -> None:
     with pytest.raises(UsageError, match="no rule makes"):
-        builder.make_steps(_make_rules(), ["adaptor"], store)
+        builder.make_steps(_make_rules(), ["adaptor"], store, _ENVIRONMENTS)
 
 
 def test_too_little_space_is_said_before_the_first_stage(store: Store) -> None:

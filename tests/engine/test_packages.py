@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifact import packages
+from pipeline.engine import packages
 from pipeline.errors import HostError
 
 

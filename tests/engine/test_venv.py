@@ -1,24 +1,14 @@
 """The venv engine makes what is missing, and runs a stage as if it were in a container."""
 
-import json
-import os
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from pipeline.artifact import llama, packages, venv
-from pipeline.artifact.image import IMAGES
+from pipeline.engine import llama, packages, venv
+from pipeline.engine.image import IMAGES
 from pipeline.errors import CapacityError, HostError
-
-_FAKE_JOB = """
-import json, os, sys
-print("talk", file=sys.stderr)
-print(json.dumps({"variables": dict(os.environ), "cwd": os.getcwd(), "job": sys.argv[1]}))
-sys.exit(5)
-"""
 
 
 @pytest.fixture
@@ -77,38 +67,3 @@ def test_a_host_without_a_compiler_is_told_what_to_install(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HostError, match="apt-get install build-essential"):
         llama.prepare(tmp_path / "envs", title="llama.cpp")
-
-
-def test_a_stage_sees_nothing_of_the_caller(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    python = venv.python_of("train", tmp_path / "envs")
-    python.parent.mkdir(parents=True)
-    python.symlink_to(sys.executable)
-    (tmp_path / "repository" / "pipeline").mkdir(parents=True)
-    (tmp_path / "repository" / "pipeline" / "job.py").write_text(_FAKE_JOB)
-    monkeypatch.setattr(venv, "REPOSITORY", tmp_path / "repository")
-    monkeypatch.setenv("SECRET", "of the caller")
-    work = tmp_path / "work"
-    work.mkdir()
-    log_path = tmp_path / "logs" / "text.log"
-    code = venv.run_stage(
-        "train", job={"stage": "x"}, work_dir=work, log_path=log_path, envs_dir=tmp_path / "envs"
-    )
-    assert code == 5
-    command, *lines = log_path.read_text().splitlines()
-    assert command == f"+ {python} -m pipeline.job {work / 'job.json'}"
-    assert "talk" in lines
-    assert capsys.readouterr().err.splitlines() == lines
-    seen = json.loads(max(lines, key=len))
-    assert seen["cwd"] == str(work)
-    assert json.loads((work / "job.json").read_text()) == {"stage": "x"}
-    assert seen["variables"] == {
-        **IMAGES["train"].variables,
-        "HOME": str(work),
-        "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": str(tmp_path / "repository"),
-        "TMPDIR": str(work / "tmp"),
-        "USER": "tristill",
-    }
-    assert os.environ["SECRET"] == "of the caller"

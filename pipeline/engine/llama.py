@@ -17,9 +17,10 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.artifact import packages, process
-from pipeline.artifact.environment import Environment, make_interpreter_document, make_once
-from pipeline.artifact.image import (
+from pipeline.artifact.progress import Progress
+from pipeline.engine import packages, process
+from pipeline.engine.environment import Environment, make_interpreter_document, make_once
+from pipeline.engine.image import (
     LLAMA_BUILD_LOCK,
     LLAMA_FLAGS,
     LLAMA_LOCK,
@@ -27,7 +28,6 @@ from pipeline.artifact.image import (
     make_files_document,
     make_llama_document,
 )
-from pipeline.artifact.progress import Progress
 from pipeline.errors import HostError
 from pipeline.log import say
 

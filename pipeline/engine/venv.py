@@ -1,29 +1,22 @@
-"""The `venv` engine: each image is a virtual environment in the user's cache directory.
+"""Each image as a virtual environment in the user's cache directory: made once, found by name."""
 
-`prepare` makes what is missing; `run_stage` runs one job in an image's environment, with nothing of
-the caller's variables. A stage cannot tell that it is not in a container.
-"""
-
-import json
 import shutil
-import sys
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from pipeline.artifact import environment as environments
-from pipeline.artifact import llama, packages, process
-from pipeline.artifact.environment import Environment, make_interpreter_document, make_once
-from pipeline.artifact.image import (
+from pipeline.engine import environment as environments
+from pipeline.engine import llama, packages
+from pipeline.engine.environment import Environment, make_interpreter_document, make_once
+from pipeline.engine.image import (
     IMAGES,
     LOCKS,
     Image,
     make_environment_document,
     make_files_document,
 )
-from pipeline.artifact.key import REPOSITORY
 from pipeline.errors import CapacityError
 from pipeline.log import say
 
@@ -31,48 +24,51 @@ from pipeline.log import say
 _LLAMA_BYTES = 1_500_000_000
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Missing:
+    name: str
+    size_bytes: int
+    make: Callable[..., object]
+
+
 def prepare(images: Collection[str], *, envs_dir: Path) -> None:
     """Make the environments that are missing, in sequence, saying what and how far.
 
     Raises HostError when this host cannot, CapacityError when the disk is too small.
     """
-    wanted = [IMAGES[name] for name in sorted(images)]
-    llama_wanted = any(image.llama for image in wanted)
-    steps: list[tuple[str, int, Callable[..., object]]] = []
-    if llama_wanted and not llama.make_environment().is_complete(envs_dir):
-        steps.append(("llama.cpp", _LLAMA_BYTES, llama.prepare))
-    steps += [
-        (f"{image.name} environment", image.installed_bytes, partial(_make_image, image))
-        for image in wanted
-        if not make_environment(image).is_complete(envs_dir)
-    ]
-    if not steps:
+    missing = _find_missing(images, envs_dir)
+    if not missing:
         return
     envs_dir.mkdir(parents=True, exist_ok=True)
-    _require_space(envs_dir, sum(size for _, size, _ in steps))
-    for number, (name, _, make) in enumerate(steps, start=1):
-        title = f"[{number}/{len(steps)}] {name}"
+    _require_space(envs_dir, sum(each.size_bytes for each in missing))
+    for number, each in enumerate(missing, start=1):
+        title = f"[{number}/{len(missing)}] {each.name}"
         started = time.monotonic()
-        make(envs_dir, title=title)
+        each.make(envs_dir, title=title)
         say(f"{title}: ready, {time.monotonic() - started:.0f} s")
 
 
-def run_stage(
-    image: str, *, job: dict[str, Any], work_dir: Path, log_path: Path, envs_dir: Path
-) -> int:
-    """Run one job document in the image's environment; return its exit code.
+def count_missing_bytes(images: Collection[str], *, envs_dir: Path) -> int:
+    """Return about how many bytes `prepare` will need on the disk."""
+    return sum(each.size_bytes for each in _find_missing(images, envs_dir))
 
-    Its talk goes to standard error and to the log. KeyboardInterrupt ends the stage and goes on.
-    """
-    document_path = work_dir / "job.json"
-    document_path.write_text(json.dumps(job, indent=2, sort_keys=True), encoding="utf-8")
-    return process.run(
-        [python_of(image, envs_dir), "-m", "pipeline.job", document_path],
-        log_path=log_path,
-        environment=make_stage_variables(image, work_dir),
-        cwd=work_dir,
-        on_line=_show_line,
-    )
+
+def _find_missing(images: Collection[str], envs_dir: Path) -> list[_Missing]:
+    wanted = [IMAGES[name] for name in sorted(images)]
+    compiled = llama.make_environment()
+    missing = []
+    if any(image.llama for image in wanted) and not compiled.is_complete(envs_dir):
+        missing.append(_Missing(name="llama.cpp", size_bytes=_LLAMA_BYTES, make=llama.prepare))
+    missing += [
+        _Missing(
+            name=f"{image.name} environment",
+            size_bytes=image.installed_bytes,
+            make=partial(_make_image, image),
+        )
+        for image in wanted
+        if not make_environment(image).is_complete(envs_dir)
+    ]
+    return missing
 
 
 def python_of(image: str, envs_dir: Path) -> Path:
@@ -83,20 +79,6 @@ def python_of(image: str, envs_dir: Path) -> Path:
 def site_packages_of(image: str, envs_dir: Path) -> Path:
     """Return where the packages of an image's environment lie."""
     return packages.find_site_packages(make_environment(IMAGES[image]).find(envs_dir))
-
-
-def make_stage_variables(image: str, work_dir: Path) -> dict[str, str]:
-    """Return all variables that a stage sees; its home and scratch lie in `work_dir`."""
-    scratch = work_dir / "tmp"
-    scratch.mkdir(exist_ok=True)
-    return {
-        **IMAGES[image].variables,
-        "HOME": str(work_dir),
-        "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": str(REPOSITORY),
-        "TMPDIR": str(scratch),
-        "USER": "tristill",
-    }
 
 
 def make_environment(image: Image) -> Environment:
@@ -137,7 +119,3 @@ def _require_space(envs_dir: Path, needed_bytes: int) -> None:
             why=f"{needed_bytes / 1e9:.1f} GB needed, {free_bytes / 1e9:.1f} GB free",
             then="free some, or move them: export TRISTILL_ENVS=/larger/disk",
         )
-
-
-def _show_line(line: str) -> None:
-    sys.stderr.write(f"{line}\n")

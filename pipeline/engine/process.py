@@ -27,6 +27,7 @@ def run(
     log_path: Path,
     environment: Mapping[str, str],
     cwd: Path | None = None,
+    umask: int = -1,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Run the program to its end and return its exit code (negative: the signal that ended it).
@@ -41,6 +42,7 @@ def run(
         process = subprocess.Popen(
             words,
             cwd=cwd,
+            umask=umask,
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

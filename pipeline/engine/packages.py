@@ -5,10 +5,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.artifact import process
-from pipeline.artifact.environment import find_interpreter
-from pipeline.artifact.image import PYTHON_VERSION
 from pipeline.artifact.progress import Progress
+from pipeline.engine import process
+from pipeline.engine.environment import find_interpreter
+from pipeline.engine.image import PYTHON_VERSION
 from pipeline.errors import HostError
 
 # Where the CPU wheels of torch lie for everybody; asked only when pip, as configured, has none.

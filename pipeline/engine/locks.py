@@ -1,4 +1,4 @@
-"""`python -m pipeline.artifact.locks`: resolve docker/*.in into hash-locked docker/*.lock with uv.
+"""`python -m pipeline.engine.locks`: resolve docker/*.in into hash-locked docker/*.lock with uv.
 
 A lock's present versions are kept where they still fit; with `--upgrade` the newest are taken.
 torch-cpu.lock and llama.lock are written by hand: each pins one release by its hashes.
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from pipeline.artifact.image import LOCKS, PYTHON_VERSION
+from pipeline.engine.image import LOCKS, PYTHON_VERSION
 from pipeline.errors import HostError, TristillError
 
 NAMES = ("convert", "llama-build", "serve", "test", "train")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifact import process
+from pipeline.engine import process
 
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
 

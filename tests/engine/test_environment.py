@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifact import environment as environments
-from pipeline.artifact.environment import Environment, find_interpreter, make_once, read_envs_dir
+from pipeline.engine import environment as environments
+from pipeline.engine.environment import Environment, find_interpreter, make_once, read_envs_dir
 from pipeline.errors import HostError
 
 _ENVIRONMENT = Environment(name="convert", document={"lock": "abc"})

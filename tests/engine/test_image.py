@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifact import image
-from pipeline.artifact.image import (
+from pipeline.engine import image
+from pipeline.engine.image import (
     IMAGES,
     LOCKS,
     make_digest,

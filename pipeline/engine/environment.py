@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.artifact.file_lock import file_lock
-from pipeline.artifact.image import PYTHON_VERSION, make_digest
+from pipeline.engine.image import PYTHON_VERSION, make_digest
 from pipeline.errors import HostError
 
 _COMPLETE = "complete.json"

@@ -1,0 +1,58 @@
+"""One job in an image's environment, as a process with nothing of the caller's variables.
+
+A stage cannot tell that it is not in a container.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifact.engine import Variation
+from pipeline.artifact.key import REPOSITORY
+from pipeline.engine import process
+from pipeline.engine.image import IMAGES
+
+
+def run_stage(
+    python: Path,
+    image: str,
+    job: dict[str, Any],
+    *,
+    work: Path,
+    log: Path,
+    variation: Variation | None = None,
+) -> int:
+    """Run one job document with the image's interpreter; return its exit code.
+
+    Its talk goes to standard error and to the log. KeyboardInterrupt ends the stage and goes on.
+    """
+    document = work / "job.json"
+    document.write_text(json.dumps(job, indent=2, sort_keys=True), encoding="utf-8")
+    varied = variation.variables if variation else {}
+    return process.run(
+        [python, "-m", "pipeline.job", document],
+        log_path=log,
+        environment={**make_stage_variables(image, work), **varied},
+        cwd=work,
+        umask=variation.umask if variation else 0o022,
+        on_line=_show_line,
+    )
+
+
+def make_stage_variables(image: str, work: Path) -> dict[str, str]:
+    """Return all variables that a stage sees; its home and scratch lie in `work`."""
+    scratch = work / "tmp"
+    scratch.mkdir(exist_ok=True)
+    return {
+        **IMAGES[image].variables,
+        "HOME": str(work),
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(REPOSITORY),
+        "TMPDIR": str(scratch),
+        "USER": "tristill",
+    }
+
+
+def _show_line(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

@@ -1,0 +1,48 @@
+"""A stage runs as if it were in a container."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.engine import stage
+from pipeline.engine.image import IMAGES
+
+_FAKE_JOB = """
+import json, os, sys
+print("talk", file=sys.stderr)
+print(json.dumps({"variables": dict(os.environ), "cwd": os.getcwd(), "job": sys.argv[1]}))
+sys.exit(5)
+"""
+
+
+def test_a_stage_sees_nothing_of_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "repository" / "pipeline").mkdir(parents=True)
+    (tmp_path / "repository" / "pipeline" / "job.py").write_text(_FAKE_JOB)
+    monkeypatch.setattr(stage, "REPOSITORY", tmp_path / "repository")
+    monkeypatch.setenv("SECRET", "of the caller")
+    work = tmp_path / "work"
+    work.mkdir()
+    log_path = tmp_path / "logs" / "text.log"
+    code = stage.run_stage(Path(sys.executable), "train", {"stage": "x"}, work=work, log=log_path)
+    assert code == 5
+    command, *lines = log_path.read_text().splitlines()
+    assert command == f"+ {sys.executable} -m pipeline.job {work / 'job.json'}"
+    assert "talk" in lines
+    assert capsys.readouterr().err.splitlines() == lines
+    seen = json.loads(max(lines, key=len))
+    assert seen["cwd"] == str(work)
+    assert json.loads((work / "job.json").read_text()) == {"stage": "x"}
+    assert seen["variables"] == {
+        **IMAGES["train"].variables,
+        "HOME": str(work),
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(tmp_path / "repository"),
+        "TMPDIR": str(work / "tmp"),
+        "USER": "tristill",
+    }
+    assert os.environ["SECRET"] == "of the caller"
