@@ -54,6 +54,12 @@ class StoreError(TristillError):
     exit_code = 6
 
 
+class DifferenceError(TristillError):
+    """An artifact built again has other bytes."""
+
+    exit_code = 7
+
+
 INTERRUPTED = 130
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

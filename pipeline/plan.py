@@ -12,6 +12,8 @@ from pipeline.estimate import Estimate
 from pipeline.recipe import DEMO, Recipe
 from pipeline.source_files import list_checkpoint_files, list_file
 
+_THREADS = {"options.cpu_threads": "train.cpu_threads"}
+
 
 def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule, ...]:
     """Return the recipe's rules in an order that builds.
@@ -27,6 +29,7 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
             image="convert",
             stage="checkpoint.text",
             options=threads,
+            fields=_THREADS,
             inputs={"base": "base"},
             estimated_bytes=estimate.text_bytes,
         ),
@@ -35,6 +38,7 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
             image="train",
             stage="sft.dataset",
             options={"sequence_length": recipe.dataset.sequence_length},
+            fields=_name_fields("dataset", "sequence_length"),
             inputs={"text": "text", "rows": "rows"},
             estimated_bytes=estimate.dataset_bytes,
         ),
@@ -43,6 +47,7 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
             image="train",
             stage="sft.adapter",
             options=vars(recipe.train),
+            fields=_name_fields("train", *vars(recipe.train)),
             inputs={"text": "text", "dataset": "dataset"},
             estimated_bytes=4 * estimate.trainable_parameters,
         ),
@@ -51,6 +56,7 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
             image="convert",
             stage="checkpoint.merged",
             options=threads,
+            fields=_THREADS,
             inputs={"text": "text", "adapter": "adapter"},
             estimated_bytes=estimate.text_bytes,
         ),
@@ -66,6 +72,7 @@ def _make_gguf_rules(recipe: Recipe, estimate: Estimate) -> list[Rule]:
         image="convert",
         stage="checkpoint.gguf",
         options={"model_name": recipe.gguf.name},
+        fields={"options.model_name": "gguf.name"},
         inputs={"merged": "merged"},
         estimated_bytes=estimate.gguf_bytes["BF16"],
     )
@@ -92,6 +99,7 @@ def _make_answers_rules(recipe: Recipe) -> list[Rule]:
         image="train",
         stage="evaluate.checkpoint",
         options=asked | {"batch_size": 100, "cpu_threads": recipe.train.cpu_threads},
+        fields=_name_fields("evaluate", *asked) | _THREADS,
         inputs={"text": "text", "adapter": "adapter", "rows": "rows"},
     )
     served = Rule(
@@ -106,6 +114,8 @@ def _make_answers_rules(recipe: Recipe) -> list[Rule]:
             "parallel": recipe.evaluate.parallel,
             "threads": recipe.train.cpu_threads,
         },
+        fields=_name_fields("evaluate", *asked, "temperature", "seed", "parallel")
+        | {"options.types": "gguf.types", "options.threads": "train.cpu_threads"},
         inputs={"rows": "rows"} | {each: f"gguf-{each}" for each in recipe.gguf.types},
     )
     return [before_export, served] if recipe.evaluate.before_export else [served]
@@ -125,6 +135,9 @@ def _make_base(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
                 "held_out": recipe.dataset.held_out,
                 "cpu_threads": recipe.train.cpu_threads,
             },
+            fields=_name_fields("demo", "seed", "digits", "hidden_size", "steps")
+            | _name_fields("dataset", "held_out")
+            | _THREADS,
             estimated_bytes=estimate.base_bytes,
         )
     source = Path(recipe.base.source)
@@ -133,6 +146,7 @@ def _make_base(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
         image="convert",
         stage="checkpoint.base",
         options={"files": list_checkpoint_files(source, digests)},
+        fields={"options.files": "base.source"},
         source=source,
         estimated_bytes=estimate.base_bytes,
     )
@@ -150,6 +164,8 @@ def _make_rows(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
                 "rows": recipe.demo.rows,
                 "held_out": recipe.dataset.held_out,
             },
+            fields=_name_fields("demo", "seed", "digits", "rows")
+            | _name_fields("dataset", "held_out"),
             estimated_bytes=estimate.rows_bytes,
         )
     source = Path(recipe.dataset.source)
@@ -163,6 +179,8 @@ def _make_rows(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
             "held_out": recipe.dataset.held_out,
             "seed": recipe.dataset.seed,
         },
+        fields=_name_fields("dataset", "columns", "held_out", "seed")
+        | {"options.sha256": "dataset.source"},
         source=source.parent,
         locations={"file": source.name},
         estimated_bytes=estimate.rows_bytes,
@@ -177,3 +195,8 @@ def list_targets(rules: Sequence[Rule], names: Sequence[str]) -> list[str]:
     if not names:
         return files + answers
     return [each for name in names for each in (files if name == "gguf" else [name])]
+
+
+def _name_fields(table: str, *options: str) -> dict[str, str]:
+    """Return the recipe's fields that options of the same names come from, for messages."""
+    return {f"options.{name}": f"{table}.{name}" for name in options}

@@ -1,18 +1,22 @@
 """The user's own files -> their digests, so that a key names what they hold and not where they lie.
 
-A digest is taken once and remembered by the file's identity (device, inode, size, mtime), since a
-base checkpoint may have 26 GB.
+A digest is taken once and remembered by the file's identity (device, inode, size, and both times),
+since a base checkpoint may have 26 GB. The time of the last change to the inode is among them: no
+program can set that one, while a modification time may be anything.
 """
 
 import json
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
-from pipeline.artifact.manifest import hash_file
+from pipeline.artifact.hashing import hash_file
 from pipeline.log import say
 
 _SMALL = (".json", ".jinja", ".txt", ".model")
 _SAY_FROM_BYTES = 1 << 30
+_SETTLED_S = 3.0
 
 
 def list_checkpoint_files(directory: Path, digests: Path) -> tuple[str, ...]:
@@ -31,15 +35,29 @@ def list_file(path: Path, digests: Path) -> str:
     """Return the sha256 of the file, remembered in the file `digests`."""
     known = _read_digests(digests)
     status = path.stat()
-    identity = f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
-    if identity not in known:
-        if status.st_size >= _SAY_FROM_BYTES:
-            say(f"hashing {path.name} ({status.st_size:,} bytes), once")
-        known[identity] = hash_file(path)
-        temporary = digests.with_suffix(f".{os.getpid()}")
+    identity = _identify(status)
+    if identity in known:
+        return known[identity]
+    if status.st_size >= _SAY_FROM_BYTES:
+        say(f"hashing {path.name} ({status.st_size:,} bytes), once")
+    digest = hash_file(path)
+    # What changed a moment ago may change again within the clock's grain, and look the same.
+    if time.time() - status.st_ctime > _SETTLED_S and _identify(path.stat()) == identity:
+        _remember({**known, identity: digest}, digests)
+    return digest
+
+
+def _identify(status: os.stat_result) -> str:
+    numbers = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return ":".join(map(str, numbers))
+
+
+def _remember(known: dict[str, str], digests: Path) -> None:
+    """Write the digests; a store that is read-only here goes without."""
+    temporary = digests.with_suffix(f".{os.getpid()}")
+    with suppress(OSError):
         temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        temporary.rename(digests)
-    return known[identity]
+        temporary.replace(digests)
 
 
 def _list_shards(directory: Path) -> list[str]:

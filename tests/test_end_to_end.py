@@ -26,7 +26,8 @@ from safetensors import safe_open
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.artifact.key import REPOSITORY
-from pipeline.artifact.store import open_store, remove_tree
+from pipeline.artifact.store import open_store
+from pipeline.artifact.workspace import remove_tree
 from pipeline.engine.environment import read_envs_dir
 from pipeline.engine.stage import make_stage_variables
 from pipeline.engine.venv import python_of

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from pipeline.artifact.manifest import hash_file
+from pipeline.artifact.hashing import hash_file
 from pipeline.source_files import list_checkpoint_files, list_file
 
 
@@ -51,24 +52,59 @@ def test_a_moved_checkpoint_has_the_same_digests(tmp_path: Path) -> None:
     assert list_checkpoint_files(moved, tmp_path / "digests") == before
 
 
-def test_a_file_is_hashed_once_and_again_when_it_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hashed = []
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the files that are hashed from now on."""
+    names: list[str] = []
 
     def count(path: Path) -> str:
-        hashed.append(path.name)
+        names.append(path.name)
         return hash_file(path)
 
     monkeypatch.setattr("pipeline.source_files.hash_file", count)
+    return names
+
+
+def _let_time_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time
+    monkeypatch.setattr("pipeline.source_files.time.time", lambda: now() + 60)
+
+
+def test_a_settled_file_is_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hashed: list[str]
+) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("one")
+    _let_time_pass(monkeypatch)
     first = list_file(path, tmp_path / "digests")
     assert list_file(path, tmp_path / "digests") == first
     assert hashed == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize("time_ns", [0, 4_102_444_800_000_000_000], ids=["zero", "2100"])
+def test_modification_times_hide_no_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time_ns: int
+) -> None:
+    """The same size and the same modification time, both times: tools that copy set those."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("one")
+    os.utime(path, ns=(time_ns, time_ns))
+    _let_time_pass(monkeypatch)
+    first = list_file(path, tmp_path / "digests")
     path.write_text("two")
-    os.utime(path, ns=(0, 0))
+    os.utime(path, ns=(time_ns, time_ns))
     assert list_file(path, tmp_path / "digests") != first
+
+
+def test_a_file_that_changed_a_moment_ago_is_not_remembered(
+    tmp_path: Path, hashed: list[str]
+) -> None:
+    """It may change again within the clock's grain."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("one")
+    list_file(path, tmp_path / "digests")
+    list_file(path, tmp_path / "digests")
+    assert hashed == ["rows.jsonl", "rows.jsonl"]
 
 
 def test_a_damaged_memory_of_digests_is_only_forgotten(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ One canonical JSON document (format version, rule, stage, options, input keys, e
 source digest), hashed once. Locations, times, host names and the engine stay out of it.
 """
 
-import ast
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,13 @@ FORMAT = 1
 REPOSITORY = Path(__file__).resolve().parents[2]
 # They only talk: what they say is not in any artifact.
 _TALK = frozenset({"pipeline/errors.py", "pipeline/log.py"})
+# Reading every module's syntax tree would take longer than all the rest of a build of nothing.
+_IMPORT = re.compile(
+    r"^[ \t]*(?:from[ \t]+(pipeline(?:\.\w+)*)[ \t]+import[ \t]+(\([^)]*\)|.*)"
+    r"|import[ \t]+(pipeline(?:\.\w+)+))",
+    re.MULTILINE,
+)
+_NAME = re.compile(r"\w+")
 
 
 def make_canonical_json(document: object) -> bytes:
@@ -50,58 +57,61 @@ def make_key_document(
 
 def make_key(document: Mapping[str, Any]) -> Key:
     """Return the key of a key document."""
-    return Key(hashlib.sha256(make_canonical_json(document)).hexdigest())
+    return Key(make_digest(document))
+
+
+def make_digest(document: object) -> Digest:
+    """Return the sha256 of the document's canonical JSON."""
+    return Digest(hashlib.sha256(make_canonical_json(document)).hexdigest())
 
 
 def make_key_documents(
-    rules: Sequence[Rule], environments: Mapping[str, Digest]
+    rules: Sequence[Rule], environments: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Return each rule's key document; the rules stand in an order that builds."""
+    """Return each rule's key document; the rules stand in an order that builds.
+
+    `environments` holds, for each image, the document of everything that pins it.
+    """
+    digests = {image: make_digest(document) for image, document in environments.items()}
     documents: dict[str, dict[str, Any]] = {}
     for rule in rules:
         documents[rule.name] = make_key_document(
             rule,
             input_keys={label: make_key(documents[name]) for label, name in rule.inputs.items()},
-            environment=environments[rule.image],
-            source=read_source_digest(rule.stage),
+            environment=digests[rule.image],
+            source=make_digest(read_source(rule.stage)),
         )
     return documents
 
 
 @cache
-def read_source_digest(stage: str) -> Digest:
-    """Return the digest of the source that the stage runs: its module, what that imports of this
-    package, directly or not, and `job`, which starts it.
+def read_source(stage: str) -> dict[str, Digest]:
+    """Return the sha256 of each file that the stage runs, by path: its module, what that imports
+    of this package, directly or not, and `job`, which starts it.
 
     Finer than the digest of a folder (a change to one stage leaves its neighbours alone), and it
     cannot miss a module in another folder.
     """
-    files = _find_imported_files(["pipeline.job", f"pipeline.{stage}"])
-    listing = [[path, _hash_file(REPOSITORY / path)] for path in sorted(files - _TALK)]
-    return Digest(hashlib.sha256(make_canonical_json(listing)).hexdigest())
-
-
-def _find_imported_files(modules: Iterable[str]) -> set[str]:
-    found: set[str] = set()
-    waiting = list(modules)
+    found: dict[str, Digest] = {}
+    waiting = ["pipeline.job", f"pipeline.{stage}"]
     while waiting:
         path = waiting.pop().replace(".", "/") + ".py"
         if path not in found and (REPOSITORY / path).is_file():
-            found.add(path)
-            waiting += _read_imports(REPOSITORY / path)
-    return found
+            found[path], imported = _read_module(REPOSITORY / path)
+            waiting += imported
+    return {path: found[path] for path in sorted(found.keys() - _TALK)}
 
 
-def _read_imports(path: Path) -> list[str]:
-    """Return the names in this package that the file imports, modules or what lies in them."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [name for name in names if name.startswith("pipeline.")]
-
-
-def _hash_file(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+@cache
+def _read_module(path: Path) -> tuple[Digest, tuple[str, ...]]:
+    """Return the file's sha256 and the names in this package that it imports, be they modules or
+    what lies in them. A line of a text that looks like an import counts as one."""
+    text = path.read_bytes()
+    names: list[str] = []
+    for match in _IMPORT.finditer(text.decode("utf-8")):
+        module, listed, plain = match.groups()
+        if module:
+            names += [module, *(f"{module}.{name}" for name in _NAME.findall(listed))]
+        else:
+            names.append(plain)
+    return Digest(hashlib.sha256(text).hexdigest()), tuple(names)

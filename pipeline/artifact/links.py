@@ -1,19 +1,24 @@
 """out/<recipe>/<artifact>, beside the store: links to what lies in it under a key."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.artifact.store import Artifact
 
 
-def write_links(directory: Path, sealed: Mapping[str, Artifact]) -> dict[str, Path]:
-    """Point a link at each artifact, the old one replaced in one step; return the links by name."""
-    directory.mkdir(parents=True, exist_ok=True)
-    links = {}
-    for name, artifact in sealed.items():
-        links[name] = directory / name
-        temporary = directory / f".{name}.{os.getpid()}"
-        temporary.symlink_to(os.path.relpath(artifact.path, directory))
-        temporary.rename(links[name])
-    return links
+def write_link(directory: Path, artifact: Artifact) -> Path:
+    """Point the artifact's link at it, an old one replaced in one step; return the link."""
+    link = directory / artifact.name
+    target = os.path.relpath(artifact.path, directory)
+    if not (link.is_symlink() and str(link.readlink()) == target):
+        directory.mkdir(parents=True, exist_ok=True)
+        temporary = directory / f".{artifact.name}.{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        temporary.replace(link)
+    return link
+
+
+def read_links(directory: Path) -> dict[str, str]:
+    """Return the name of the directory that each link of a recipe points at, by artifact."""
+    return {path.name: path.readlink().name for path in directory.glob("*") if path.is_symlink()}

@@ -21,7 +21,8 @@ class Rule:
     `inputs` maps the label that the stage reads to the name of the rule that makes it. `source` is
     a directory of the user's, given to the stage as input "source"; it is not part of the key,
     since the digests of its files stand in the options. `locations` are further options that only
-    say where something lies or what it is called: the stage gets them, the key does not.
+    say where something lies or what it is called: the stage gets them, the key does not. `fields`
+    maps a field of the key document to the recipe's field that it comes from, for messages.
     """
 
     name: str
@@ -31,4 +32,5 @@ class Rule:
     inputs: Mapping[str, str] = field(default_factory=dict)
     source: Path | None = None
     locations: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
     estimated_bytes: int = 0

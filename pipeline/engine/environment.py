@@ -18,7 +18,8 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.artifact.file_lock import file_lock
-from pipeline.engine.image import PYTHON_VERSION, make_digest
+from pipeline.artifact.key import make_digest
+from pipeline.engine.image import PYTHON_VERSION
 from pipeline.errors import HostError
 
 _COMPLETE = "complete.json"

@@ -9,11 +9,9 @@ environment and the other way round.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from pipeline.artifact.key import REPOSITORY, make_canonical_json
-from pipeline.artifact.rule import Digest
+from pipeline.artifact.key import REPOSITORY
 
 LOCKS = REPOSITORY / "docker"
 PYTHON_VERSION = "3.11"
@@ -110,12 +108,6 @@ IMAGES = {
 }
 
 
-@cache
-def make_environment_digest(image_name: str) -> Digest:
-    """Return the digest of what pins the image; it stands in the key of every artifact."""
-    return make_digest(make_environment_document(IMAGES[image_name]))
-
-
 def make_environment_document(image: Image) -> dict[str, object]:
     """Return everything that pins the image, for hashing and for reading."""
     return {
@@ -131,11 +123,6 @@ def make_environment_document(image: Image) -> dict[str, object]:
 def make_llama_document() -> dict[str, object]:
     """Return everything that pins llama.cpp."""
     return {"flags": list(LLAMA_FLAGS), "lock": _hash_file(LOCKS / LLAMA_LOCK)}
-
-
-def make_digest(document: object) -> Digest:
-    """Return the sha256 of the document's canonical JSON."""
-    return Digest(hashlib.sha256(make_canonical_json(document)).hexdigest())
 
 
 def make_files_document(*paths: Path) -> dict[str, str]:

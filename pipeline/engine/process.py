@@ -4,7 +4,6 @@ A program runs in its own session with its output copied line by line. When it e
 process is interrupted, whatever it started is ended too. There is never a shell.
 """
 
-import ctypes
 import os
 import shlex
 import signal
@@ -12,13 +11,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
+from pipeline.artifact.forking import interrupts_held
+from pipeline.engine.talk import read_lines
+
 _GRACE_S = 5.0
-_LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
 
 
 def run(
@@ -39,26 +39,26 @@ def run(
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab", buffering=0) as log:
         log.write(f"+ {shlex.join(words)}\n".encode())
-        process = subprocess.Popen(
-            words,
-            cwd=cwd,
-            umask=umask,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_end_with_parent,
-        )
-        assert process.stdout is not None
-        with process.stdout as output:
-            reader = threading.Thread(target=_copy_lines, args=(output, log, on_line))
-            reader.start()
-            try:
-                return process.wait()
-            finally:
-                _end_group(process)
-                reader.join()
+        with ExitStack() as ending:
+            with interrupts_held() as begin:
+                process = subprocess.Popen(
+                    words,
+                    cwd=cwd,
+                    umask=umask,
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=begin,
+                )
+                assert process.stdout is not None
+                output = ending.enter_context(process.stdout)
+                reader = threading.Thread(target=_copy_lines, args=(output, log, on_line))
+                reader.start()
+                ending.callback(reader.join)
+                ending.callback(_end_group, process)
+            return process.wait()
 
 
 def run_in_foreground(argv: Sequence[str | Path], *, environment: Mapping[str, str]) -> int:
@@ -77,30 +77,26 @@ def run_in_foreground(argv: Sequence[str | Path], *, environment: Mapping[str, s
             raise
 
 
-def _end_with_parent() -> None:
-    """Ask the kernel (Linux) to end the program when this process is killed and cannot do so."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 def read_last_lines(log_path: Path, count: int = 15) -> str:
     """Return the end of a log, for an error message."""
     return "\n".join(log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
 
 
 def _copy_lines(output: IO[bytes], log: IO[bytes], on_line: Callable[[str], None]) -> None:
-    for line in output:
-        log.write(line)
-        on_line(line.decode("utf-8", errors="replace").rstrip("\n"))
+    for line in read_lines(output.fileno()):
+        log.write(line + b"\n")
+        on_line(line.decode("utf-8", errors="replace"))
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """End the program and all that it started: asked first, killed after a grace."""
-    if _signal_group(process.pid, signal.SIGTERM):
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not _signal_group(process.pid, number):
+            break
         deadline = time.monotonic() + _GRACE_S
         while _signal_group(process.pid, 0) and time.monotonic() < deadline:
             process.poll()
             time.sleep(0.02)
-        _signal_group(process.pid, signal.SIGKILL)
     process.wait()
 
 

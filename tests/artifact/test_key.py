@@ -1,5 +1,6 @@
 """The key: one canonical text, and nothing in it that does not matter."""
 
+import ast
 import json
 import os
 import subprocess
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 
 from pipeline.artifact.key import (
     REPOSITORY,
+    _read_module,
     make_canonical_json,
+    make_digest,
     make_key,
     make_key_document,
-    read_source_digest,
+    read_source,
 )
 from pipeline.artifact.rule import Digest, Key, Rule
 
@@ -73,8 +76,8 @@ def test_key_changes_with_everything_that_matters(change: dict[str, object]) -> 
     assert make_key(_make_document(**change)) != make_key(_make_document())
 
 
-def test_source_digest_is_the_same_in_another_process_and_environment() -> None:
-    code = "from pipeline.artifact.key import read_source_digest as d; print(d('demo.rows'))"
+def test_source_is_the_same_in_another_process_and_environment() -> None:
+    code = "from pipeline.artifact.key import *; print(make_digest(read_source('demo.rows')))"
     told = subprocess.run(
         [sys.executable, "-c", code],
         cwd=REPOSITORY,
@@ -83,28 +86,37 @@ def test_source_digest_is_the_same_in_another_process_and_environment() -> None:
         text=True,
         check=True,
     )
-    assert told.stdout.strip() == read_source_digest("demo.rows")
+    assert told.stdout.strip() == make_digest(read_source("demo.rows"))
 
 
-def test_source_digest_covers_what_the_stage_imports(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_source_is_what_the_stage_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "pipeline"
     (package / "a").mkdir(parents=True)
     (package / "b").mkdir()
     (package / "job.py").write_text("import json\n")
-    (package / "a" / "stage.py").write_text("from pipeline.b import part\n")
-    (package / "b" / "part.py").write_text("x = 1\n")
-    (package / "b" / "other.py").write_text("y = 1\n")
+    (package / "a" / "stage.py").write_text(
+        "from pipeline.b import (\n    part,\n)\nif 1:\n    import pipeline.b.late\n"
+    )
+    for name in ("part", "late", "other"):
+        (package / "b" / f"{name}.py").write_text("x = 1\n")
     monkeypatch.setattr("pipeline.artifact.key.REPOSITORY", tmp_path)
+    assert list(read_source("a.stage")) == [
+        "pipeline/a/stage.py",
+        "pipeline/b/late.py",
+        "pipeline/b/part.py",
+        "pipeline/job.py",
+    ]
 
-    def digest() -> str:
-        read_source_digest.cache_clear()
-        return read_source_digest("a.stage")
 
-    first = digest()
-    (package / "b" / "other.py").write_text("y = 2\n")
-    assert digest() == first
-    (package / "b" / "part.py").write_text("x = 2\n")
-    assert digest() != first
-    read_source_digest.cache_clear()
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "pipeline").rglob("*.py")), ids=lambda path: path.stem
+)
+def test_no_import_is_overlooked(path: Path) -> None:
+    """The package's imports are read by a pattern; Python's own parser says what they are."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    assert {name for name in names if name.startswith("pipeline")} <= set(_read_module(path)[1])

@@ -1,32 +1,35 @@
-"""Links beside the store lead to what was sealed last."""
+"""out/: links to sealed artifacts, replaced in one step."""
 
 from pathlib import Path
 
-from pipeline.artifact.links import write_links
-from pipeline.artifact.manifest import Manifest
-from pipeline.artifact.rule import Key
-from pipeline.artifact.store import Artifact
+from pipeline.artifact.links import read_links, write_link
+from pipeline.artifact.store import open_store
+from tests.artifact.sealing import seal_small
 
 
-def _make_artifact(path: Path) -> Artifact:
-    path.mkdir(parents=True)
-    return Artifact(
-        name="text",
-        key=Key("k"),
-        path=path,
-        manifest=Manifest(files=(), document={}),
-        seconds=None,
-        sealed_at=None,
-    )
+def test_a_link_leads_to_the_artifact_and_moves_with_the_store(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "here" / "store")
+    sealed = seal_small(store)
+    link = write_link(store.out / "demo", sealed)
+    assert (link / "config.json").read_bytes() == b"{}"
+    assert read_links(store.out / "demo") == {"text": sealed.path.name}
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert (tmp_path / "there" / "out" / "demo" / "text" / "config.json").read_bytes() == b"{}"
 
 
-def test_a_link_is_replaced_and_survives_a_move_of_both(tmp_path: Path) -> None:
-    root = tmp_path / "here"
-    directory = root / "out" / "demo"
-    for name in ("old", "new"):
-        artifact = _make_artifact(root / "store" / name)
-        links = write_links(directory, {"text": artifact})
-        assert links["text"].resolve() == artifact.path
-    assert [path.name for path in directory.iterdir()] == ["text"]
-    moved = root.rename(tmp_path / "there")
-    assert (moved / "out" / "demo" / "text").resolve() == moved / "store" / "new"
+def test_a_link_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    write_link(store.out / "demo", seal_small(store, options={"rank": 1}))
+    newer = seal_small(store, options={"rank": 2})
+    link = write_link(store.out / "demo", newer)
+    assert link.resolve() == newer.path
+    assert list((store.out / "demo").iterdir()) == [link]
+
+
+def test_a_right_link_is_left_alone(tmp_path: Path) -> None:
+    """So that a build of nothing works where `out/` is read-only."""
+    store = open_store(tmp_path / "store")
+    sealed = seal_small(store)
+    link = write_link(store.out / "demo", sealed)
+    inode = link.lstat().st_ino
+    assert write_link(store.out / "demo", sealed).lstat().st_ino == inode

@@ -1,0 +1,106 @@
+"""A recipe and a store, opened together: what most verbs work on."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.artifact.build import build
+from pipeline.artifact.engine import Engine
+from pipeline.artifact.key import REPOSITORY, make_key, make_key_documents
+from pipeline.artifact.links import write_link
+from pipeline.artifact.rule import Rule
+from pipeline.artifact.steps import History, Step, find_missing, make_steps
+from pipeline.artifact.store import Artifact, Store, open_store
+from pipeline.engine.image import IMAGES, make_environment_document
+from pipeline.errors import TristillError
+from pipeline.estimate import Estimate, estimate
+from pipeline.log import say
+from pipeline.plan import make_rules
+from pipeline.recipe import Recipe, read_recipe
+
+RECIPES = REPOSITORY / "recipes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """A recipe's rules and the store that their artifacts lie in."""
+
+    recipe: Recipe
+    estimate: Estimate
+    rules: tuple[Rule, ...]
+    store: Store
+
+    @property
+    def links(self) -> Path:
+        """The directory of this recipe's links."""
+        return self.store.out / self.recipe.name
+
+    def make_steps(self, wanted: Sequence[str]) -> list[Step]:
+        """Return the wanted artifacts and all that they come from."""
+        return make_steps(self.rules, wanted, self.store, self.make_environments())
+
+    def make_environments(self) -> dict[str, dict[str, object]]:
+        """Return the document of each image that a rule names."""
+        images = {rule.image for rule in self.rules}
+        return {name: make_environment_document(IMAGES[name]) for name in images}
+
+    def list_directories(self) -> set[str]:
+        """Return the name of every directory that the recipe's artifacts have in the store."""
+        documents = make_key_documents(self.rules, self.make_environments())
+        return {f"{make_key(document)}-{name}" for name, document in documents.items()}
+
+    def find_dispensable(self, wanted: Sequence[str]) -> set[str]:
+        """Return the names of the directories of sealed artifacts that the wanted ones were made
+        from and that nothing which is still to be made needs."""
+        steps = self.make_steps(wanted)
+        needed = set(wanted)
+        for step in find_missing(steps, wanted):
+            needed |= set(step.rule.inputs.values())
+        return {step.directory for step in steps if step.artifact and step.rule.name not in needed}
+
+    def build(self, wanted: Sequence[str], engine: Engine, *, jobs: int = 1) -> dict[str, Artifact]:
+        """Build the wanted artifacts, each linked as soon as it is sealed; return all of them."""
+        steps = self.make_steps(wanted)
+        missing = {step.rule.name for step in find_missing(steps, wanted)}
+        history = History(self.store, self.recipe.name) if missing else None
+        return build(
+            steps,
+            wanted,
+            self.store,
+            engine,
+            jobs=jobs,
+            explain=lambda step: history.explain_build(step, missing) if history else "",
+            on_sealed=lambda artifact: write_link(self.links, artifact),
+        )
+
+
+def open_project(arguments: argparse.Namespace) -> Project:
+    """Return what `--recipe` and `--store` name."""
+    return read_project(arguments.recipe, open_store(arguments.store))
+
+
+def read_project(path: Path, store: Store) -> Project:
+    """Return the recipe's project in a store."""
+    recipe = read_recipe(path)
+    sizes = estimate(recipe)
+    rules = make_rules(recipe, sizes, store.root / ".digests.json")
+    return Project(recipe=recipe, estimate=sizes, rules=rules, store=store)
+
+
+def find_planned(store: Store, *, but: Path | None = None) -> set[str]:
+    """Return the directories' names of every artifact that a recipe in `recipes/`, `but` one, asks
+    for.
+
+    A recipe that cannot be planned here, for want of its files, say, is named and passed over: what
+    it has built keeps its links below `out/`.
+    """
+    planned: set[str] = set()
+    for path in sorted(RECIPES.glob("*.toml")):
+        if but is not None and path.resolve() == but.resolve():
+            continue
+        try:
+            planned |= read_project(path, store).list_directories()
+        except TristillError as error:
+            say(f"{path.name} names nothing to keep here: {error.what} ({error.on})")
+    return planned

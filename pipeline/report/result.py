@@ -1,0 +1,60 @@
+"""What a build has made: its files, and how good the model is."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifact.store import Artifact
+from pipeline.report.table import format_bytes, format_seconds, format_table, shorten_path
+
+
+def make_artifact_table(sealed: Mapping[str, Artifact], links: Mapping[str, Path]) -> str:
+    """Return path, size, seconds and sha256 of each artifact; one file is named itself."""
+    rows = []
+    for name, artifact in sealed.items():
+        files = artifact.manifest.files
+        path = links[name] / files[0].path if len(files) == 1 else links[name]
+        rows.append(
+            (
+                shorten_path(path),
+                format_bytes(artifact.manifest.size_bytes),
+                format_seconds(artifact.seconds),
+                artifact.manifest.sha256,
+            )
+        )
+    return "\n" + format_table(("path", "bytes", "seconds", "sha256"), rows)
+
+
+def make_result_table(sealed: Mapping[str, Artifact]) -> str:
+    """Return loss before and after, and accuracy of each model asked; "" when there is neither."""
+    text = ""
+    if "adapter" in sealed:
+        metrics = _read_json(sealed["adapter"], "metrics.json")
+        text += (
+            f"\nheld-out loss: {metrics['loss_before']:.4f} before,"
+            f" {metrics['loss_after']:.4f} after {metrics['steps']} steps\n"
+        )
+    scores: dict[str, Any] = {}
+    if "answers-checkpoint" in sealed:
+        before_export = _read_json(sealed["answers-checkpoint"], "scores.json")
+        scores["base model"] = before_export["base"]
+        scores["distilled model, before export"] = before_export["distilled"]
+    if "answers" in sealed:
+        for file_type, score in _read_json(sealed["answers"], "scores.json").items():
+            scores[f"distilled model, GGUF {file_type}"] = score
+    rows = [
+        (
+            model,
+            f"{100 * score['correct'] / score['total']:.1f} %",
+            f"{score['correct']}",
+            score["total"],
+        )
+        for model, score in scores.items()
+    ]
+    headings = ("held-out accuracy of the", "accuracy", "correct", "of")
+    return text + ("\n" + format_table(headings, rows) if rows else "")
+
+
+def _read_json(artifact: Artifact, name: str) -> dict[str, Any]:
+    return dict(json.loads((artifact.path / name).read_text(encoding="utf-8")))

@@ -1,0 +1,34 @@
+"""`build`: the named artifacts, or all that the recipe asks for; ends with their table."""
+
+import argparse
+import sys
+
+from pipeline.engine.venv_engine import make_engine
+from pipeline.plan import list_targets
+from pipeline.project import open_project
+from pipeline.report.result import make_artifact_table, make_result_table
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Build the named artifacts, or all that the recipe asks for; end with their table."""
+    project = open_project(arguments)
+    wanted = list_targets(project.rules, arguments.artifact)
+    sealed = project.build(wanted, make_engine(), jobs=arguments.jobs)
+    links = {name: project.links / name for name in sealed}
+    shown = {name: sealed[name] for name in wanted} if arguments.artifact else sealed
+    sys.stdout.write(make_artifact_table(shown, links))
+    sys.stdout.write(make_result_table(sealed))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("artifact", nargs="*", metavar="ARTIFACT")
+    parser.add_argument(
+        "-j", "--jobs", type=_parse_jobs, default=1, metavar="N", help="build N at a time"
+    )
+
+
+def _parse_jobs(text: str) -> int:
+    jobs = int(text)
+    if jobs < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return jobs

@@ -1,0 +1,38 @@
+"""`serve`: the recipe's GGUF over the OpenAI-compatible API."""
+
+import argparse
+
+from pipeline.artifact.uses import using
+from pipeline.engine.venv_engine import make_engine
+from pipeline.log import say
+from pipeline.project import open_project
+from pipeline.serve.argv import ServerSettings, make_server_argv
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve the recipe's GGUF over the OpenAI-compatible API until interrupted."""
+    project = open_project(arguments)
+    engine = make_engine()
+    settings = project.recipe.serve
+    wanted = f"gguf-{settings.type}"
+    with using(project.store, [step.directory for step in project.make_steps([wanted])]):
+        sealed = project.build([wanted], engine)
+        engine.prepare(["serve"])
+        say(f"serving {wanted} on http://127.0.0.1:{settings.port} (Ctrl-C stops it)")
+        argv = make_server_argv(
+            "llama/bin/llama-server",
+            str(sealed[wanted].path / "model.gguf"),
+            ServerSettings(
+                host="127.0.0.1",
+                port=settings.port,
+                context=settings.context,
+                parallel=settings.parallel,
+                threads=0,
+                web_page=False,
+            ),
+        )
+        return engine.interact("serve", argv)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The recipe says it all."""
