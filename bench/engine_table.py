@@ -152,7 +152,8 @@ def _list_targets(figures: Figures) -> Iterator[tuple[str, str, str, bool]]:
     for ours, case in [*beside, (Figures.COMMAND_LINE, small)]:
         for peer in _TOOLS[1:]:
             ratio = figures.ratio(case.title_of(peer), ours)
-            promise = f"nothing to do: {ours}, under {case.title_of(peer)}"
+            shown = "Tristill" if ours != Figures.COMMAND_LINE else ours
+            promise = f"nothing to do: {shown} under {case.title_of(peer)}"
             yield promise, f">= {_TIMES_UNDER_PEER} x", f"{ratio:.1f} x", ratio >= _TIMES_UNDER_PEER
     ratio = figures.ratio(Figures.VERIFY, Figures.SHA256SUM)
     yield (

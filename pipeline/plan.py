@@ -197,6 +197,12 @@ def list_targets(rules: Sequence[Rule], names: Sequence[str]) -> list[str]:
     return [each for name in names for each in (files if name == "gguf" else [name])]
 
 
+def list_results(rules: Sequence[Rule]) -> list[str]:
+    """Return what a recipe is for and what nobody would want to wait for again: what no name asks
+    for, and the adapter."""
+    return ["adapter", *list_targets(rules, [])]
+
+
 def _name_fields(table: str, *options: str) -> dict[str, str]:
     """Return the recipe's fields that options of the same names come from, for messages."""
     return {f"options.{name}": f"{table}.{name}" for name in options}

@@ -16,7 +16,7 @@ from pipeline.engine.image import IMAGES, make_environment_document
 from pipeline.errors import TristillError
 from pipeline.estimate import Estimate, estimate
 from pipeline.log import say
-from pipeline.plan import make_rules
+from pipeline.plan import list_results, make_rules
 from pipeline.recipe import Recipe, read_recipe
 
 RECIPES = REPOSITORY / "recipes"
@@ -50,12 +50,13 @@ class Project:
         documents = make_key_documents(self.rules, self.make_environments())
         return {f"{make_key(document)}-{name}" for name, document in documents.items()}
 
-    def find_dispensable(self, wanted: Sequence[str]) -> set[str]:
-        """Return the names of the directories of sealed artifacts that the wanted ones were made
-        from and that nothing which is still to be made needs."""
-        steps = self.make_steps(wanted)
-        needed = set(wanted)
-        for step in find_missing(steps, wanted):
+    def find_dispensable(self, wanted: Sequence[str] = ()) -> set[str]:
+        """Return the names of the directories of sealed artifacts that the recipe's results and
+        `wanted` were made from and that nothing which is still to be made needs."""
+        results = [*list_results(self.rules), *wanted]
+        steps = self.make_steps(results)
+        needed = set(results)
+        for step in find_missing(steps, results):
             needed |= set(step.rule.inputs.values())
         return {step.directory for step in steps if step.artifact and step.rule.name not in needed}
 

@@ -5,7 +5,6 @@ import datetime
 import sys
 
 from pipeline.artifact.gc import collect, find_garbage
-from pipeline.plan import list_targets
 from pipeline.project import find_planned, open_project
 from pipeline.report.garbage import format_garbage
 
@@ -16,7 +15,7 @@ def run(arguments: argparse.Namespace) -> None:
     planned = project.list_directories() | find_planned(project.store)
     dispensable: set[str] = set()
     if arguments.intermediates:
-        dispensable = project.find_dispensable(list_targets(project.rules, []))
+        dispensable = project.find_dispensable()
         dispensable -= find_planned(project.store, but=arguments.recipe)
     find = collect if arguments.delete else find_garbage
     garbage = find(project.store, planned, dispensable)

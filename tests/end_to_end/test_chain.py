@@ -1,14 +1,11 @@
 """recipe -> checkpoint -> dataset -> adapter -> GGUF -> server -> answers, all of it real.
 
-One build of a very small model through the command line, in a store of its own; each test then
-holds one promise against the sealed artifacts. Runs with the train image's packages; the
-command line itself needs none of them.
+Each test holds one promise against the sealed artifacts of one build. Runs with the train image's
+packages; the command line itself needs none of them.
 """
 
 import json
-import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,63 +23,20 @@ from safetensors import safe_open
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.artifact.key import REPOSITORY
-from pipeline.artifact.store import open_store
-from pipeline.artifact.workspace import remove_tree
 from pipeline.engine.environment import read_envs_dir
 from pipeline.engine.stage import make_stage_variables
 from pipeline.engine.venv import python_of
 from pipeline.sft.trace import make_assistant_text
+from tests.end_to_end.tiny_build import RECIPE, Build, find_processes, read_json, read_rows
 
 pytestmark = pytest.mark.train
 
-_RECIPE = REPOSITORY / "tests" / "tiny.toml"
 _BOS, _EOS, _INST, _END_INST = 1, 2, 3, 4
 
 
-class Build:
-    """A store and what the command line says of it."""
-
-    def __init__(self, store: Path) -> None:
-        self.store = store
-
-    def run(self, *argv: str, recipe: Path = _RECIPE) -> "subprocess.CompletedProcess[str]":
-        # A relative path, as make gives it: the stages run elsewhere.
-        store = os.path.relpath(self.store, REPOSITORY)
-        return subprocess.run(
-            [sys.executable, "-m", "pipeline", *argv[:1], "--store", store]
-            + (["--recipe", str(recipe)] if argv[0] not in ("show", "verify") else [])
-            + list(argv[1:]),
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def find(self, name: str) -> Path:
-        """Return the directory of the artifact of that name that was sealed last."""
-        return [each for each in open_store(self.store).read_all()[0] if each.name == name][-1].path
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    build = Build(tmp_path_factory.mktemp("end-to-end") / "store")
-    told = build.run("build")
-    assert told.returncode == 0, told.stderr
-    assert "GGUF Q4_K_M" in told.stdout
-    return build
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tokenizer(built: Build) -> PreTrainedTokenizerFast:
     return AutoTokenizer.from_pretrained(built.find("text"))
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _read_tensors(directory: Path) -> dict[str, torch.Tensor]:
@@ -94,8 +48,8 @@ def _read_tensors(directory: Path) -> dict[str, torch.Tensor]:
 
 
 def test_distillation_shows_and_survives_export(built: Build) -> None:
-    before = _read_json(built.find("answers-checkpoint") / "scores.json")
-    served = _read_json(built.find("answers") / "scores.json")
+    before = read_json(built.find("answers-checkpoint") / "scores.json")
+    served = read_json(built.find("answers") / "scores.json")
     assert before["base"]["total"] == before["distilled"]["total"] == 100
     assert before["base"]["correct"] <= 30
     assert before["distilled"]["correct"] >= 80
@@ -103,14 +57,14 @@ def test_distillation_shows_and_survives_export(built: Build) -> None:
     for score in served.values():
         assert score["total"] == 100
         assert abs(score["correct"] - before["distilled"]["correct"]) <= 3
-    metrics = _read_json(built.find("adapter") / "metrics.json")
+    metrics = read_json(built.find("adapter") / "metrics.json")
     assert metrics["loss_after"] < metrics["loss_before"]
 
 
 def test_no_held_out_problem_is_trained_on(built: Build) -> None:
     rows = built.find("rows")
-    trained = {row["problem"] for row in _read_rows(rows / "train.jsonl")}
-    assert not trained & {row["problem"] for row in _read_rows(rows / "held_out.jsonl")}
+    trained = {row["problem"] for row in read_rows(rows / "train.jsonl")}
+    assert not trained & {row["problem"] for row in read_rows(rows / "held_out.jsonl")}
 
 
 def test_every_supervised_token_by_exact_ids(
@@ -120,7 +74,7 @@ def test_every_supervised_token_by_exact_ids(
     rows = {
         row["id"]: row
         for name in ("train", "held_out")
-        for row in _read_rows(built.find("rows") / f"{name}.jsonl")
+        for row in read_rows(built.find("rows") / f"{name}.jsonl")
     }
 
     def read_ids(text: str) -> list[int]:
@@ -159,8 +113,8 @@ def test_the_text_checkpoint_equals_its_source_tensor_by_tensor(built: Build) ->
 
 
 def test_the_text_config_keeps_the_rotary_parameters(built: Build) -> None:
-    source = _read_json(built.find("base") / "config.json")
-    text = _read_json(built.find("text") / "config.json")
+    source = read_json(built.find("base") / "config.json")
+    text = read_json(built.find("text") / "config.json")
     assert text["rope_parameters"] == source["text_config"]["rope_parameters"]
     assert text["architectures"] == ["Ministral3ForCausalLM"]
     assert "quantization_config" not in text
@@ -180,7 +134,7 @@ def _read_gguf(path: Path) -> Any:
 @pytest.mark.parametrize(("file_type", "number"), [("BF16", 32), ("Q8_0", 7), ("Q4_K_M", 15)])
 def test_the_gguf_says_what_it_is(built: Build, file_type: str, number: int) -> None:
     reader = _read_gguf(built.find(f"gguf-{file_type}") / "model.gguf")
-    config = _read_json(built.find("text") / "config.json")
+    config = read_json(built.find("text") / "config.json")
 
     def read(field: str) -> Any:
         return reader.get_field(field).contents()
@@ -220,7 +174,7 @@ with llama_server(Path(sys.argv[1]), context=256, parallel=1, threads=1) as url:
 def test_the_server_tokenizes_a_chat_into_the_training_ids(built: Build, tmp_path: Path) -> None:
     with pyarrow.ipc.open_stream(built.find("dataset") / "held_out.arrow") as stream:
         trained = {row["row_id"]: row for row in stream.read_all().to_pylist()}
-    rows = _read_rows(built.find("rows") / "held_out.jsonl")[:20]
+    rows = read_rows(built.find("rows") / "held_out.jsonl")[:20]
     chats = [[{"role": "user", "content": row["problem"]}] for row in rows]
     told = subprocess.run(
         [
@@ -241,29 +195,6 @@ def test_the_server_tokenizes_a_chat_into_the_training_ids(built: Build, tmp_pat
         assert ids == each["input_ids"][: each["completion_mask"].index(1)]
 
 
-def test_a_second_build_builds_nothing(built: Build) -> None:
-    before = sorted(built.store.glob("*"))
-    told = built.run("build")
-    assert told.returncode == 0
-    assert "nothing to build" in told.stderr
-    assert sorted(built.store.glob("*")) == before
-
-
-def test_a_changed_field_builds_only_what_depends_on_it(built: Build, tmp_path: Path) -> None:
-    recipe = tmp_path / "tiny.toml"
-    recipe.write_text(_RECIPE.read_text().replace("max_steps = 200", "max_steps = 201"))
-    plan = json.loads(built.run("plan", "--json", recipe=recipe).stdout)
-    states = {each["name"]: each["state"] for each in plan["artifacts"]}
-    assert [name for name, state in states.items() if state == "cached"] == [
-        "rows",
-        "base",
-        "text",
-        "dataset",
-    ]
-    explained = json.loads(built.run("explain", "--json", "adapter", recipe=recipe).stdout)
-    assert explained["changed"] == [{"field": "options.max_steps", "old": 200, "new": 201}]
-
-
 def test_plan_and_show_describe_it_all(built: Build) -> None:
     plan = json.loads(built.run("plan", "--json").stdout)
     shown = json.loads(built.run("show", "--json").stdout)["artifacts"]
@@ -274,7 +205,7 @@ def test_plan_and_show_describe_it_all(built: Build) -> None:
     assert all(Path(each["path"]).is_dir() and each["sealed"] for each in shown)
     text = _read_tensors(built.find("text"))
     assert plan["parameters"]["base"] == sum(tensor.numel() for tensor in text.values())
-    metrics = _read_json(built.find("adapter") / "metrics.json")
+    metrics = read_json(built.find("adapter") / "metrics.json")
     assert plan["parameters"]["trainable"] == metrics["trainable_parameters"]
     for file_type, size in plan["gguf"].items():
         path = built.find(f"gguf-{file_type}") / "model.gguf"
@@ -283,16 +214,10 @@ def test_plan_and_show_describe_it_all(built: Build) -> None:
     assert plan["vram"]["train_bytes"] > 0 < plan["vram"]["serve_bytes"]
 
 
-def test_verify_finds_nothing_wrong(built: Build) -> None:
-    told = built.run("verify", "--json")
-    assert told.returncode == 0
-    assert json.loads(told.stdout) == {"damaged": []}
-
-
 def test_masks_shows_the_supervised_tokens(built: Build) -> None:
     told = built.run("masks", "train-000000")
     assert told.returncode == 0
-    row = _read_rows(built.find("rows") / "train.jsonl")[0]
+    row = read_rows(built.find("rows") / "train.jsonl")[0]
     prompt, _, answer = told.stdout.partition("[/INST]")
     assert prompt.endswith(f"<s>[INST]{row['problem']}")
     marked = "".join(re.findall("⟦([^⟧]*)⟧", answer)).replace("⏎", "\n")
@@ -327,9 +252,9 @@ def _wait_until_healthy(url: str, serving: "subprocess.Popen[str]") -> None:
 def test_serve_answers_over_the_openai_api_until_interrupted(built: Build, tmp_path: Path) -> None:
     port = _find_free_port()
     recipe = tmp_path / "mine.toml"
-    recipe.write_text(_RECIPE.read_text().replace("[serve]", f"[serve]\nport = {port}"))
+    recipe.write_text(RECIPE.read_text().replace("[serve]", f"[serve]\nport = {port}"))
     url = f"http://127.0.0.1:{port}"
-    row = _read_rows(built.find("rows") / "held_out.jsonl")[0]
+    row = read_rows(built.find("rows") / "held_out.jsonl")[0]
     argv = ["serve", "--store", str(built.store), "--recipe", str(recipe)]
     with subprocess.Popen(
         [sys.executable, "-m", "pipeline", *argv],
@@ -349,150 +274,4 @@ def test_serve_answers_over_the_openai_api_until_interrupted(built: Build, tmp_p
     assert answer["finish_reason"] == "stop"
     assert answer["message"]["content"] == make_assistant_text(row["thinking"], row["solution"])
     assert serving.returncode == 130
-    assert not _find_processes(str(port)), "the server is still running"
-
-
-def _find_processes(word: str) -> list[str]:
-    """Return the command lines on this machine that hold the word."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            found.append(path.read_text(errors="replace"))
-    return [line for line in found if word in line]
-
-
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)]
-)
-def test_an_interrupted_build_stops_its_stage_and_seals_nothing(
-    built: Build, tmp_path: Path, number: signal.Signals, code: int
-) -> None:
-    recipe = tmp_path / "mine.toml"
-    recipe.write_text(_RECIPE.read_text().replace("[demo]\nseed = 1", "[demo]\nseed = 2"))
-    before = sorted(path.name for path in built.store.glob("*-*"))
-    argv = ["build", "base", "--store", str(built.store), "--recipe", str(recipe)]
-    with subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *argv],
-        cwd=REPOSITORY,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as building:
-        assert building.stderr is not None
-        told = iter(building.stderr.readline, "")
-        assert any("step" in line for line in told), "the stage never began to train"
-        building.send_signal(number)
-        rest = building.stderr.read()
-    assert building.returncode == code
-    assert "Traceback" not in rest
-    assert sorted(path.name for path in built.store.glob("*-*")) == before
-    if number != signal.SIGKILL:
-        assert "interrupted" in rest
-        assert list((built.store / ".tmp").iterdir()) == []
-    deadline = time.monotonic() + 10  # the stage would train on for longer
-    while _find_processes(str(built.store)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _find_processes(str(built.store)), "a process of the stage is still running"
-    for leftover in (built.store / ".tmp").iterdir():
-        remove_tree(leftover)
-
-
-# What a user can get wrong, each through the command line with the real stage.
-
-
-def _copy_base(built: Build, directory: Path) -> Path:
-    base = directory / "checkpoint"
-    shutil.copytree(built.find("base"), base)
-    base.chmod(0o755)
-    for path in base.iterdir():
-        path.chmod(0o644)
-    (base / "manifest.json").unlink()
-    return base
-
-
-def _write_recipe(directory: Path, *, base: str = "demo", rows: str = "demo") -> Path:
-    text = _RECIPE.read_text()
-    head, _, tail = text.partition("[dataset]\n")
-    head = head.replace('source = "demo"', f'source = "{base}"')
-    tail = tail.replace('source = "demo"', f'source = "{rows}"', 1)
-    recipe = directory / "mine.toml"
-    recipe.write_text(f"{head}[dataset]\n{tail}")
-    return recipe
-
-
-def _expect_failure(built: Build, recipe: Path, artifact: str, code: int, *words: str) -> None:
-    before = sorted(path.name for path in built.store.glob("*-*"))
-    told = built.run("build", artifact, recipe=recipe)
-    assert told.returncode == code, told.stderr
-    assert "Traceback" not in told.stderr
-    assert "next:" in told.stderr
-    for word in words:
-        assert word in told.stderr
-    made = {path.name for path in built.store.glob("*-*")} - set(before)
-    assert not [name for name in made if name.endswith(f"-{artifact}")]
-    assert list((built.store / ".tmp").iterdir()) == []
-
-
-def _truncate(base: Path) -> str:
-    shard = sorted(base.glob("*.safetensors"))[0]
-    os.truncate(shard, shard.stat().st_size - 100)
-    return shard.name
-
-
-def _remove_shard(base: Path) -> str:
-    shard = sorted(base.glob("*.safetensors"))[0]
-    shard.unlink()
-    return shard.name
-
-
-def _name_missing_file(base: Path) -> str:
-    index = base / "model.safetensors.index.json"
-    document = _read_json(index)
-    name = next(iter(document["weight_map"]))
-    document["weight_map"][name] = "model-00009-of-00009.safetensors"
-    index.write_text(json.dumps(document))
-    return "model-00009-of-00009.safetensors"
-
-
-@pytest.mark.parametrize("break_base", [_truncate, _remove_shard, _name_missing_file])
-def test_a_broken_checkpoint_is_named_and_nothing_is_stored(
-    built: Build, tmp_path: Path, break_base: Any
-) -> None:
-    base = _copy_base(built, tmp_path)
-    name = break_base(base)
-    recipe = _write_recipe(tmp_path, base=str(base))
-    _expect_failure(built, recipe, "base", 5, name)
-
-
-def test_a_checkpoint_of_the_users_is_taken_as_it_is(built: Build, tmp_path: Path) -> None:
-    base = _copy_base(built, tmp_path)
-    recipe = _write_recipe(tmp_path, base=str(base))
-    told = built.run("build", "text", recipe=recipe)
-    assert told.returncode == 0, told.stderr
-    texts = [each for each in open_store(built.store).read_all()[0] if each.name == "text"]
-    assert len({each.manifest.sha256 for each in texts}) == 1
-    moved = base.rename(tmp_path / "moved")
-    told = built.run("plan", "--json", "text", recipe=_write_recipe(tmp_path, base=str(moved)))
-    assert {each["state"] for each in json.loads(told.stdout)["artifacts"]} == {"cached"}
-
-
-def test_a_row_without_an_answer_is_named(built: Build, tmp_path: Path) -> None:
-    rows = tmp_path / "rows.jsonl"
-    good = {"problem": "What is 1 + 1?", "thinking": "one and one", "solution": "2"}
-    bad = good | {"problem": "What is 1 + 2?", "solution": ""}
-    rows.write_text(json.dumps(good) + "\n" + json.dumps(bad) + "\n")
-    recipe = _write_recipe(tmp_path, rows=str(rows))
-    _expect_failure(built, recipe, "rows", 5, "rows.jsonl", "2", "solution")
-
-
-def test_a_chat_template_that_fails_is_told_in_its_own_words(built: Build, tmp_path: Path) -> None:
-    base = _copy_base(built, tmp_path)
-    (base / "chat_template.jinja").write_text("{{ raise_exception('no tools today') }}")
-    recipe = _write_recipe(tmp_path, base=str(base))
-    _expect_failure(built, recipe, "dataset", 5, "no tools today")
-
-
-def test_a_misspelt_key_is_told_before_anything_runs(built: Build, tmp_path: Path) -> None:
-    recipe = tmp_path / "mine.toml"
-    recipe.write_text(_RECIPE.read_text().replace("learning_rate", "learning_rat"))
-    _expect_failure(built, recipe, "adapter", 2, "did you mean learning_rate?")
+    assert not find_processes(str(port)), "the server is still running"
