@@ -5,18 +5,15 @@ is timed: no more is imported here than a build imports.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from pipeline.artifact.build import build
 from pipeline.artifact.rule import Rule
-from pipeline.artifact.steps import Step, make_steps
-from pipeline.artifact.store import Store, open_store
-from pipeline.engine.image import IMAGES, make_environment_document
-from pipeline.engine.venv_engine import make_engine
+from pipeline.artifact.store import open_store
 from pipeline.errors import StoreError
+from pipeline.estimate import estimate
 from pipeline.log import start_log
+from pipeline.project import RECIPES, Project
+from pipeline.recipe import read_recipe
 
 _STAGES = (
     ("train", "demo.base"),
@@ -48,27 +45,28 @@ def make_graph(count: int) -> list[Rule]:
     return rules
 
 
-def make_all_steps(rules: Sequence[Rule], store: Store) -> list[Step]:
-    """Return a step for every rule."""
-    environments: dict[str, Mapping[str, Any]] = {
-        image: make_environment_document(IMAGES[image]) for image in {each.image for each in rules}
-    }
-    return make_steps(rules, [rule.name for rule in rules], store, environments)
+def open_graph(root: Path, count: int) -> Project:
+    """Return the graph as a project of the demonstration's recipe."""
+    recipe = read_recipe(RECIPES / "demo.toml")
+    return Project(
+        recipe=recipe,
+        estimate=estimate(recipe),
+        rules=tuple(make_graph(count)),
+        store=open_store(root),
+    )
 
 
 def build_nothing(root: Path, count: int) -> None:
     """Build the graph of a store that holds all of it; StoreError when it does not."""
-    store = open_store(root)
-    rules = make_graph(count)
-    steps = make_all_steps(rules, store)
-    if any(step.artifact is None for step in steps):
+    project = open_graph(root, count)
+    names = [rule.name for rule in project.rules]
+    if len(project.build(names)) != count:
         raise StoreError(
             "there is something to build",
             on=str(root),
             why="the graph is not sealed there, or the sources have changed since",
             then="run `python -m bench.engine` again",
         )
-    build(steps, [rule.name for rule in rules], store, make_engine())
 
 
 if __name__ == "__main__":

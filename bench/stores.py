@@ -6,10 +6,10 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench.graph import make_all_steps, make_graph
+from bench.graph import open_graph
 from pipeline.artifact.build import make_manifest
 from pipeline.artifact.rule import Rule
 from pipeline.artifact.seal import seal
@@ -17,7 +17,7 @@ from pipeline.artifact.steps import Step
 from pipeline.artifact.store import Artifact, Store, open_store
 from pipeline.artifact.workspace import make_workspace
 from pipeline.engine.venv_engine import make_engine
-from pipeline.project import RECIPES, read_project
+from pipeline.project import RECIPES, Project, read_project
 
 DEMO = RECIPES / "demo.toml"
 _SMALL_BYTES = 16
@@ -38,8 +38,7 @@ def seal_graph(root: Path, *, count: int, size_bytes: int) -> None:
         path.touch()
         os.truncate(path, size_bytes if rule.name == "root" else _SMALL_BYTES)
 
-    store = open_store(root)
-    _seal_all(make_all_steps(make_graph(count), store), store, write)
+    _seal_all(open_graph(root, count), write)
 
 
 def seal_demo(root: Path) -> None:
@@ -49,9 +48,7 @@ def seal_demo(root: Path) -> None:
         name, document = _RESULTS.get(rule.name, ("data.json", {}))
         (out / name).write_text(json.dumps(document), encoding="utf-8")
 
-    project = read_project(DEMO, open_store(root))
-    steps = project.make_steps([rule.name for rule in project.rules])
-    _seal_all(steps, project.store, write)
+    _seal_all(read_project(DEMO, open_store(root)), write)
 
 
 def seal_linked(source: Path, root: Path) -> Path:
@@ -66,19 +63,19 @@ def seal_linked(source: Path, root: Path) -> Path:
 
 def seal_directory(root: Path, out: Path) -> Artifact:
     """Seal the directory as the graph's root, in a store without one."""
-    store = open_store(root)
-    (step,) = make_all_steps(make_graph(1), store)
-    return _seal(step, out, store, {})
+    project = open_graph(root, 1)
+    (step,) = project.make_steps(["root"])
+    return _seal(step, out, project.store, {})
 
 
-def _seal_all(steps: Sequence[Step], store: Store, write: Callable[[Rule, Path], None]) -> None:
+def _seal_all(project: Project, write: Callable[[Rule, Path], None]) -> None:
     sealed: dict[str, Artifact] = {}
-    for step in steps:
-        with make_workspace(store.workspaces, step.rule.name) as work:
+    for step in project.make_steps([rule.name for rule in project.rules]):
+        with make_workspace(project.store.workspaces, step.rule.name) as work:
             out = work / "out"
             out.mkdir()
             write(step.rule, out)
-            sealed[step.rule.name] = _seal(step, out, store, sealed)
+            sealed[step.rule.name] = _seal(step, out, project.store, sealed)
 
 
 def _seal(step: Step, out: Path, store: Store, sealed: Mapping[str, Artifact]) -> Artifact:

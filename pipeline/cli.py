@@ -4,6 +4,7 @@ The answer (a table, a JSON document) goes to stdout, talk to stderr.
 """
 
 import argparse
+import importlib
 import os
 import signal
 import sys
@@ -15,13 +16,14 @@ from pipeline.artifact.key import REPOSITORY
 from pipeline.errors import INTERRUPTED, TristillError, explain_os_error
 from pipeline.log import say, start_log
 from pipeline.project import RECIPES
-from pipeline.verbs import build, explain, gc, masks, plan, rebuild, serve, show, verify
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def _make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser of all verbs, or of the one that the command line begins with."""
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=_DESCRIPTION)
     shown = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, verb in _VERBS.items():
+    for name in _VERBS if not set(argv[:1]) & set(_VERBS) else argv[:1]:
+        verb = importlib.import_module(f"pipeline.verbs.{name}")
         about = verb.run.__doc__
         of_verb = shown.add_parser(name, help=about, description=about)
         of_verb.set_defaults(run=verb.run)
@@ -37,17 +39,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 _DESCRIPTION = "Distil a teacher's reasoning into an open model; every artifact built once."
-_VERBS = {
-    "build": build,
-    "plan": plan,
-    "show": show,
-    "explain": explain,
-    "verify": verify,
-    "rebuild": rebuild,
-    "gc": gc,
-    "masks": masks,
-    "serve": serve,
-}
+_VERBS = ("build", "plan", "show", "explain", "verify", "rebuild", "gc", "masks", "serve")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -56,7 +48,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
-    arguments = _make_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = _make_parser(argv).parse_args(argv)
     start_log()
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -3,27 +3,25 @@
 Used on the host and inside images alike. Answers (paths, tables, JSON) never come through here.
 """
 
-import logging
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_logger = logging.getLogger("tristill")
+_started = False
 
 
 def start_log() -> None:
-    """Send `say` and `step` to stderr as plain lines."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    _logger.handlers = [handler]
-    _logger.setLevel(logging.INFO)
-    _logger.propagate = False
+    """Let `say` and `step` write to stderr; until then, as in a library, they are silent."""
+    global _started
+    _started = True
 
 
 def say(text: str) -> None:
     """Write one line of talk."""
-    _logger.info(text)
+    if _started:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 @contextmanager

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.artifact.build import build
-from pipeline.artifact.engine import Engine
 from pipeline.artifact.key import REPOSITORY, make_key, make_key_documents
 from pipeline.artifact.links import write_link
 from pipeline.artifact.rule import Rule
-from pipeline.artifact.steps import History, Step, find_missing, make_steps
+from pipeline.artifact.steps import Step, find_missing, find_sealed, make_steps
 from pipeline.artifact.store import Artifact, Store, open_store
 from pipeline.engine.image import IMAGES, make_environment_document
 from pipeline.errors import TristillError
@@ -60,18 +58,31 @@ class Project:
             needed |= set(step.rule.inputs.values())
         return {step.directory for step in steps if step.artifact and step.rule.name not in needed}
 
-    def build(self, wanted: Sequence[str], engine: Engine, *, jobs: int = 1) -> dict[str, Artifact]:
-        """Build the wanted artifacts, each linked as soon as it is sealed; return all of them."""
+    def build(self, wanted: Sequence[str], *, jobs: int = 1) -> dict[str, Artifact]:
+        """Build the wanted artifacts, each linked as soon as it is sealed; return all that is
+        sealed then of them and what they come from."""
         steps = self.make_steps(wanted)
         missing = {step.rule.name for step in find_missing(steps, wanted)}
-        history = History(self.store, self.recipe.name) if missing else None
+        if not missing:
+            say(f"nothing to build: {', '.join(wanted)} and all they come from are sealed")
+            sealed = find_sealed(steps)
+            for artifact in sealed.values():
+                write_link(self.links, artifact)
+            return sealed
+        # What builds and seals is imported when there is something to build: a build of nothing
+        # would spend most of its time on it.
+        from pipeline.artifact.build import build
+        from pipeline.artifact.history import History
+        from pipeline.engine.venv_engine import make_engine
+
+        history = History(self.store, self.recipe.name)
         return build(
             steps,
             wanted,
             self.store,
-            engine,
+            make_engine(),
             jobs=jobs,
-            explain=lambda step: history.explain_build(step, missing) if history else "",
+            explain=lambda step: history.explain_build(step, missing),
             on_sealed=lambda artifact: write_link(self.links, artifact),
         )
 

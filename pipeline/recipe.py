@@ -6,7 +6,6 @@ the two together. Nothing outside a recipe may change what an artifact is.
 """
 
 import dataclasses
-import difflib
 import re
 import sys
 import tomllib
@@ -217,6 +216,8 @@ def _find_line(text: str, table: str, key: str) -> int:
 
 
 def _did_you_mean(name: str, known: typing.Iterable[str]) -> str:
+    import difflib  # only a mistake needs it
+
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else f" (known: {', '.join(known)})"
 
@@ -233,13 +234,13 @@ def _parse_table(
     before = len(problems)
     values: dict[str, Any] = {}
     for key, value in raw.items():
-        where = f"line {_find_line(text, label, key)}: {label} {key}"
         if key not in fields:
-            problems.append(f"{where}: unknown key{_did_you_mean(key, fields)}")
-            continue
-        problem, values[key] = _parse_value(value, hints[key], fields[key].metadata)
+            problem = f": unknown key{_did_you_mean(key, fields)}"
+        else:
+            problem, values[key] = _parse_value(value, hints[key], fields[key].metadata)
+            problem = problem and f" = {value!r}: {problem}"
         if problem:
-            problems.append(f"{where} = {value!r}: {problem}")
+            problems.append(f"line {_find_line(text, label, key)}: {label} {key}{problem}")
     for key, field in fields.items():
         if field.default is dataclasses.MISSING and key not in raw:
             problems.append(f"{label} {key} is missing: {field.metadata['doc']}")

@@ -8,6 +8,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifact.key import REPOSITORY
+from pipeline.artifact.manifest import Manifest
+from pipeline.artifact.rule import Digest
+from pipeline.artifact.seal import seal
+from pipeline.artifact.steps import Step
+from pipeline.artifact.store import Store, open_store
+from pipeline.artifact.workspace import make_workspace
+from pipeline.project import read_project
+from tests.artifact.sealing import seal_small
 
 
 def _run(store: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
@@ -27,6 +35,9 @@ def _run(store: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
         (["plan", "--recipe", "absent.toml"], ["cannot be read", "absent.toml", "--recipe"]),
         (["explain", "gguf-Q2_K"], ["no rule makes", "gguf-Q4_K_M"]),
         (["verify", "adapter"], ["nothing to verify", "adapter"]),
+        (["rebuild", "rows"], ["nothing to compare", "rows", "build rows"]),
+        (["build", "-j", "0"], ["at least 1"]),
+        (["build", "-j", "many"], ["invalid"]),
         (["biuld"], ["invalid choice", "build"]),
         ([], ["VERB"]),
     ],
@@ -101,6 +112,58 @@ def test_explain_gives_the_document_that_the_key_hashes(tmp_path: Path) -> None:
     assert explained["document"]["options"]["rank"] == 16
     assert set(explained["document"]["inputs"]) == {"text", "dataset"}
     assert explained["changed"] == []
+
+
+def test_explain_names_the_recipes_field_and_what_follows(tmp_path: Path) -> None:
+    """Against the last build of the rule, which is sealed here without running it."""
+    recipe = tmp_path / "mine.toml"
+    text = (REPOSITORY / "recipes" / "demo.toml").read_text()
+    recipe.write_text(text)
+    project = read_project(recipe, open_store(tmp_path / "store"))
+    for step in project.make_steps(["adapter"]):
+        _seal_as(step, project.store)
+    told = _run(tmp_path / "store", "explain", "adapter", "--recipe", str(recipe))
+    assert told.stdout.endswith("nothing changed since the last build\n")
+    recipe.write_text(text.replace("rank = 16", "rank = 32").replace("digits = 4", "digits = 5"))
+    told = _run(tmp_path / "store", "explain", "adapter", "--recipe", str(recipe))
+    assert told.returncode == 0
+    after = "merged, gguf-BF16, gguf-Q8_0, gguf-Q4_K_M, answers-checkpoint, answers\n"
+    assert f"adapter: train.rank 16 -> 32; so {after}" in told.stdout
+    assert f"rows: demo.digits 4 -> 5; so dataset, adapter, {after}" in told.stdout
+    plan = _run(tmp_path / "store", "plan", "--recipe", str(recipe)).stdout
+    assert "changed: train.rank" in plan
+
+
+def _seal_as(step: Step, store: Store) -> None:
+    """Seal a file as what the step would make."""
+    with make_workspace(store.workspaces, step.rule.name) as work:
+        (work / "out").mkdir()
+        (work / "out" / "file").write_text(step.rule.name)
+        manifest = Manifest(
+            files=(),
+            document=step.document,
+            environment=step.environment,
+            source=step.source,
+            inputs={label: Digest("0" * 64) for label in step.rule.inputs},
+            engine="venv",
+        )
+        seal(store, work / "out", key=step.key, name=step.rule.name, manifest=manifest, seconds=0)
+
+
+def test_gc_lists_first_and_removes_when_told(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    sealed = seal_small(store)
+    listed = _run(store.root, "gc")
+    assert "text" in listed.stdout
+    assert "would go" in listed.stdout
+    assert sealed.path.is_dir()
+    plan = json.loads(_run(store.root, "plan", "--json").stdout)
+    assert plan["disk"]["unreached_bytes"] == sealed.manifest.size_bytes + sum(
+        path.stat().st_size for path in (store.root / ".logs").iterdir()
+    )
+    assert "removed" in _run(store.root, "gc", "--delete").stdout
+    assert not sealed.path.exists()
+    assert _run(store.root, "gc").stdout == "nothing to remove\n"
 
 
 def test_a_store_that_cannot_be_written_ends_with_2(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pipeline.artifact.manifest import Manifest
 from pipeline.artifact.readiness import require_readiness
 from pipeline.artifact.rule import Rule
 from pipeline.artifact.seal import seal
-from pipeline.artifact.steps import Step, find_missing
+from pipeline.artifact.steps import Step, find_missing, find_sealed
 from pipeline.artifact.store import Artifact, Store
 from pipeline.artifact.uses import using
 from pipeline.artifact.worker import run_parallel
@@ -33,18 +33,20 @@ def build(
     """Build what is missing, at most `jobs` at a time; return every artifact of the steps that is
     sealed then, by name.
 
-    `explain` says why a step is built; `on_sealed` is told of each artifact as it is sealed.
+    `explain` says why a step is built; `on_sealed` is told of each artifact that is sealed already
+    or as soon as it is, unless there is nothing to build.
     Raises UsageError, HostError or CapacityError before the first stage, StageError when one
     fails; what was sealed until then stays.
     """
     if not find_missing(steps, wanted):
-        say(f"nothing to build: {', '.join(wanted)} and all they come from are sealed")
-        return _take_sealed(steps, on_sealed)
+        return find_sealed(steps)
     with using(store, [step.directory for step in steps]):
         # Nothing of these goes away from now on; what went, or came, until now is seen here.
         steps = [replace(step, artifact=store.find(step.key, step.rule.name)) for step in steps]
         missing = find_missing(steps, wanted)
-        sealed = _take_sealed(steps, on_sealed)
+        sealed = find_sealed(steps)
+        for artifact in sealed.values():
+            on_sealed(artifact)
         require_readiness(missing, store, engine)
         engine.prepare(sorted({step.rule.image for step in missing}))
         sweep(store.workspaces)
@@ -69,18 +71,8 @@ def build(
                 say(titles[step.rule.name])
                 make(step)
                 note(step)
-        return {
-            step.rule.name: sealed[step.rule.name] for step in steps if step.rule.name in sealed
-        }
-
-
-def _take_sealed(
-    steps: Sequence[Step], on_sealed: Callable[[Artifact], object]
-) -> dict[str, Artifact]:
-    sealed = {step.rule.name: step.artifact for step in steps if step.artifact}
-    for artifact in sealed.values():
-        on_sealed(artifact)
-    return sealed
+    order = [step.rule.name for step in steps]
+    return {name: sealed[name] for name in order if name in sealed}
 
 
 def _make_once(step: Step, sealed: Mapping[str, Artifact], store: Store, engine: Engine) -> None:

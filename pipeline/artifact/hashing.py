@@ -6,7 +6,6 @@ One file is one stream, so that the largest starts first.
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Lock
 
@@ -28,6 +27,9 @@ def hash_files(
     `on_bytes` is told how many bytes are done, all files together, from one thread at a time. An
     exception, such as an interrupt, ends all reading within one chunk.
     """
+    # Here, since it takes longer to import than all else that a build of nothing does.
+    from concurrent.futures import ThreadPoolExecutor
+
     stop, counting, done_bytes = Event(), Lock(), 0
 
     def count(size_bytes: int) -> None:

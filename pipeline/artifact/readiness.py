@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pipeline.artifact.engine import Engine
 from pipeline.artifact.steps import Step
-from pipeline.artifact.store import Store, find_obstacle
+from pipeline.artifact.store import Store
+from pipeline.artifact.writability import find_obstacle
 from pipeline.errors import CapacityError, HostError, UsageError
 
 _NAMED_TERMS = 4

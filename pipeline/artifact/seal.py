@@ -5,6 +5,7 @@ crash, a kill or a power cut before the rename leaves a work directory that is s
 whole artifact. `POINTS` names every state of the disk in between.
 """
 
+import datetime
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.artifact.manifest import NAME, Manifest, make_statement, read_files
-from pipeline.artifact.rule import Digest, Key
+from pipeline.artifact.rule import Key
 from pipeline.artifact.store import Artifact, Store
 from pipeline.errors import StageError
 from pipeline.log import say
@@ -67,8 +68,15 @@ def seal(
     reach("made read-only")
     _sync(store.root)
     reach("parent synced")
-    digest = Digest(hashlib.sha256(text).hexdigest())
-    store.write_sidecar(key, name, seconds=seconds, manifest=digest)
+    store.write_sidecar(
+        key,
+        name,
+        {
+            "seconds": round(seconds, 3),
+            "sealed_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            "manifest_sha256": hashlib.sha256(text).hexdigest(),
+        },
+    )
     reach("sidecar written")
     found = store.find(key, name)
     assert found is not None

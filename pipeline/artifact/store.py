@@ -12,10 +12,9 @@ Beside the artifacts lie
     .rebuilt/     what `rebuild` made otherwise
 """
 
-import datetime
 import json
 import os
-import tempfile
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,10 +119,8 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
-    def write_sidecar(self, key: Key, name: str, *, seconds: float, manifest: Digest) -> None:
-        """Note what stands in no manifest: how long it took, when, and the manifest's sha256."""
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        noted = {"seconds": round(seconds, 3), "sealed_at": now, "manifest_sha256": manifest}
+    def write_sidecar(self, key: Key, name: str, noted: Mapping[str, Any]) -> None:
+        """Note what stands in no manifest: the fields of an Artifact that `_read_sidecar` reads."""
         path = self._sidecar_path(key, name)
         path.parent.mkdir(exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
@@ -166,16 +163,6 @@ def open_store(root: Path) -> Store:
         ) from error
     # Stages run in a directory of their own, where a relative path would lead elsewhere.
     return Store(root.resolve())
-
-
-def find_obstacle(directory: Path) -> str | None:
-    """Return why nothing can be written in the directory, made when missing; None when it can."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            return None
-    except OSError as error:
-        return error.strerror or str(error)
 
 
 def _damaged(path: Path, why: str) -> StoreError:

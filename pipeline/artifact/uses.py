@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.artifact.file_lock import file_lock, is_free
-from pipeline.artifact.store import Store, find_obstacle
+from pipeline.artifact.store import Store
+from pipeline.artifact.writability import find_obstacle
 
 
 @contextmanager

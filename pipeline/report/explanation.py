@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.artifact.steps import Change, Step
+from pipeline.artifact.history import Change
+from pipeline.artifact.steps import Step
 
 _LONG = 40
 

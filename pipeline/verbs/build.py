@@ -3,7 +3,6 @@
 import argparse
 import sys
 
-from pipeline.engine.venv_engine import make_engine
 from pipeline.plan import list_targets
 from pipeline.project import open_project
 from pipeline.report.result import make_artifact_table, make_result_table
@@ -13,7 +12,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Build the named artifacts, or all that the recipe asks for; end with their table."""
     project = open_project(arguments)
     wanted = list_targets(project.rules, arguments.artifact)
-    sealed = project.build(wanted, make_engine(), jobs=arguments.jobs)
+    sealed = project.build(wanted, jobs=arguments.jobs)
     links = {name: project.links / name for name in sealed}
     shown = {name: sealed[name] for name in wanted} if arguments.artifact else sealed
     sys.stdout.write(make_artifact_table(shown, links))
@@ -28,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _parse_jobs(text: str) -> int:
-    jobs = int(text)
-    if jobs < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return jobs
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"invalid number {text!r}: at least 1")
+    return int(text)

@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from pipeline.artifact.steps import History, find_dependents
+from pipeline.artifact.history import History
+from pipeline.artifact.steps import find_dependents
 from pipeline.project import open_project
 from pipeline.report.explanation import format_explanation, make_explanation
 from pipeline.report.table import dump

@@ -12,7 +12,7 @@ def run(arguments: argparse.Namespace) -> int:
     project = open_project(arguments)
     engine = make_engine()
     with using(project.store, [step.directory for step in project.make_steps(["dataset"])]):
-        sealed = project.build(["dataset"], engine)
+        sealed = project.build(["dataset"])
         engine.prepare(["train"])
         directories = [str(sealed[name].path) for name in ("dataset", "text")]
         argv = ["bin/python", "-m", "pipeline.sft.masks", *directories, arguments.row]

@@ -4,7 +4,8 @@ import argparse
 import sys
 
 from pipeline.artifact.gc import find_garbage
-from pipeline.artifact.steps import History, find_missing
+from pipeline.artifact.history import History
+from pipeline.artifact.steps import find_missing
 from pipeline.plan import list_targets
 from pipeline.project import find_planned, open_project
 from pipeline.report.plan import format_plan, make_plan

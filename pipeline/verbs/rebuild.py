@@ -5,6 +5,7 @@ import time
 
 from pipeline.artifact.engine import Engine
 from pipeline.artifact.rebuild import Difference, rebuild, require_sealed
+from pipeline.artifact.steps import find_sealed
 from pipeline.artifact.workspace import sweep
 from pipeline.engine.venv_engine import make_engine
 from pipeline.errors import DifferenceError
@@ -20,7 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
     every = project.make_steps(wanted)
     steps = [step for step in every if step.rule.name in wanted or not arguments.artifact]
     require_sealed(every, [step.rule.name for step in steps])
-    sealed = {step.rule.name: step.artifact for step in every if step.artifact}
+    sealed = find_sealed(every)
     engine = make_engine()
     engine.prepare(sorted({step.rule.image for step in steps}))
     sweep(project.store.workspaces)

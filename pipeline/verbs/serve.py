@@ -16,7 +16,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = project.recipe.serve
     wanted = f"gguf-{settings.type}"
     with using(project.store, [step.directory for step in project.make_steps([wanted])]):
-        sealed = project.build([wanted], engine)
+        sealed = project.build([wanted])
         engine.prepare(["serve"])
         say(f"serving {wanted} on http://127.0.0.1:{settings.port} (Ctrl-C stops it)")
         argv = make_server_argv(

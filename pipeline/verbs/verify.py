@@ -5,8 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.artifact.quarantine import quarantine
-from pipeline.artifact.store import Damage, Store, find_obstacle, open_store
+from pipeline.artifact.store import Damage, Store, open_store
 from pipeline.artifact.verify import find_damage
+from pipeline.artifact.writability import find_obstacle
 from pipeline.errors import StoreError, UsageError
 from pipeline.log import say
 from pipeline.report.table import dump

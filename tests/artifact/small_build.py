@@ -22,9 +22,10 @@ from pipeline.artifact import seal
 from pipeline.artifact.build import build
 from pipeline.artifact.engine import Variation
 from pipeline.artifact.hashing import hash_file
+from pipeline.artifact.history import History
 from pipeline.artifact.key import REPOSITORY
 from pipeline.artifact.rule import Rule
-from pipeline.artifact.steps import History, Step, make_steps
+from pipeline.artifact.steps import Step, make_steps
 from pipeline.artifact.store import Artifact, Store, open_store
 from pipeline.demo.rows import Options, run
 from pipeline.engine.stage import run_stage

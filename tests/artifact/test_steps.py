@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.artifact.history import Change, History
 from pipeline.artifact.links import write_link
 from pipeline.artifact.rule import Rule
-from pipeline.artifact.steps import Change, History, find_dependents, make_steps
+from pipeline.artifact.steps import find_dependents, make_steps
 from pipeline.artifact.store import Store, open_store
 from tests.artifact.small_build import ENVIRONMENTS, build_small, make_rules, make_small_steps
 

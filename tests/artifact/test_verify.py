@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.artifact.history import History
 from pipeline.artifact.quarantine import find_note, quarantine
-from pipeline.artifact.steps import History
 from pipeline.artifact.store import Damage, Store, open_store
 from pipeline.artifact.verify import find_damage
 from pipeline.artifact.workspace import remove_tree
