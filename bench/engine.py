@@ -20,7 +20,7 @@ from bench.engine_table import Case, Figures, format_report
 from bench.timing import Program, Timing, make_variables, measure
 from pipeline.artifact.key import REPOSITORY
 from pipeline.artifact.workspace import make_workspace, remove_tree, sweep
-from pipeline.engine.environment import find_interpreter, read_envs_dir
+from pipeline.engine.environment import read_envs_dir
 from pipeline.errors import INTERRUPTED, CapacityError, TristillError, explain_os_error
 from pipeline.log import say, start_log, step
 
@@ -44,7 +44,7 @@ class Plan:
 
 def measure_nothing_to_do(plan: Plan, work: Path, programs: Path) -> dict[str, Timing]:
     """Return the timing of a build without work, by program and graph."""
-    found = [_make_demo_program(work), _make_floor()]
+    found = [_make_demo_program(work, programs), _make_floor(programs)]
     for number, case in enumerate(plan.cases):
         with step(f"building {case.title} with each program"):
             found += _make_builds(case, work / f"case-{number}", programs)
@@ -62,7 +62,7 @@ def _make_builds(case: Case, work: Path, programs: Path) -> list[Program]:
     return [
         Program(
             title=case.title_of("Tristill"),
-            argvs=(_make_argv("bench.graph", work / "store", str(case.count)),),
+            argvs=(_make_argv(programs, "bench.graph", work / "store", str(case.count)),),
             cwd=REPOSITORY,
             variables=make_variables(),
             expected="nothing to build",
@@ -84,39 +84,42 @@ def _make_builds(case: Case, work: Path, programs: Path) -> list[Program]:
     ]
 
 
-def _make_demo_program(work: Path) -> Program:
+def _make_demo_program(work: Path, programs: Path) -> Program:
     store = work / "demo" / "store"
     stores.seal_demo(store)
+    options = ("--store", store, "--recipe", stores.DEMO)
     return Program(
         title=Figures.COMMAND_LINE,
-        argvs=(_make_argv("pipeline", "build", "--store", store, "--recipe", stores.DEMO),),
+        argvs=(_make_argv(programs, "pipeline", "build", *options),),
         cwd=REPOSITORY,
         variables=make_variables(),
         expected="nothing to build",
     )
 
 
-def _make_floor() -> Program:
+def _make_floor(programs: Path) -> Program:
     return Program(
         title=Figures.FLOOR,
-        argvs=((find_interpreter().path, "-c", "pass"),),
+        argvs=((programs / "python", "-c", "pass"),),
         cwd=REPOSITORY,
         variables=make_variables(),
     )
 
 
-def _make_argv(module: str, *words: str | Path) -> tuple[str | Path, ...]:
-    return (find_interpreter().path, "-m", module, *words)
+def _make_argv(programs: Path, module: str, *words: str | Path) -> tuple[str | Path, ...]:
+    """Return a command line of ours, with the very interpreter that runs the peers."""
+    return (programs / "python", "-m", module, *words)
 
 
-def measure_throughput(plan: Plan, work: Path) -> dict[str, Timing]:
+def measure_throughput(plan: Plan, work: Path, programs: Path) -> dict[str, Timing]:
     """Return the timing of sealing, copying, verifying and hashing the same bytes."""
     source, copy, store = work / "source", work / "copy", work / "sealed"
     with step(f"writing {plan.throughput_bytes:,} random bytes"):
         _write_random(source, plan.throughput_bytes)
         sealed = stores.seal_linked(source, store)
-    programs = _make_copies(source, copy, work / "store") + _make_readers(store, sealed, work)
-    timings = measure(programs, plan.throughput_runs, work / "throughput.log")
+    found = _make_copies(source, copy, work / "store", programs)
+    found += _make_readers(store, sealed, work, programs)
+    timings = measure(found, plan.throughput_runs, work / "throughput.log")
     cp, sync = timings[Figures.CP_SYNC]
     before_seal, seal = timings[Figures.CP_SEAL]
     return {
@@ -129,7 +132,7 @@ def measure_throughput(plan: Plan, work: Path) -> dict[str, Timing]:
     }
 
 
-def _make_copies(source: Path, copy: Path, store: Path) -> list[Program]:
+def _make_copies(source: Path, copy: Path, store: Path, programs: Path) -> list[Program]:
     def prepare() -> None:
         remove_tree(copy)
         remove_tree(store)
@@ -140,7 +143,7 @@ def _make_copies(source: Path, copy: Path, store: Path) -> list[Program]:
     names = tuple(path.name for path in sorted(source.iterdir()))
     ways: dict[str, tuple[str | Path, ...]] = {
         Figures.CP_SYNC: ("sync", *(copy / name for name in names)),
-        Figures.CP_SEAL: _make_argv("bench.stores", store, copy),
+        Figures.CP_SEAL: _make_argv(programs, "bench.stores", store, copy),
     }
     return [
         Program(
@@ -154,12 +157,12 @@ def _make_copies(source: Path, copy: Path, store: Path) -> list[Program]:
     ]
 
 
-def _make_readers(store: Path, sealed: Path, work: Path) -> list[Program]:
+def _make_readers(store: Path, sealed: Path, work: Path, programs: Path) -> list[Program]:
     names = work / "names"
     names.write_text("".join(f"{path}\n" for path in sorted(sealed.glob("data-*"))))
     cores = str(os.cpu_count())
     ways: dict[str, tuple[str | Path, ...]] = {
-        Figures.VERIFY: _make_argv("pipeline", "verify", "--store", store),
+        Figures.VERIFY: _make_argv(programs, "pipeline", "verify", "--store", store),
         Figures.SHA256SUM: ("xargs", "-a", names, "-P", cores, "-n", "1", "sha256sum"),
     }
     return [
@@ -265,7 +268,9 @@ def run(arguments: argparse.Namespace) -> str:
         programs = peers.install(arguments.peers.resolve())
         trial = " --quick`, which only tries the script" if arguments.quick else "`"
         head = f"`python -m bench.engine{trial}; {machine.describe(work)}"
-        timings = measure_nothing_to_do(plan, work, programs) | measure_throughput(plan, work)
+        timings = measure_nothing_to_do(plan, work, programs) | measure_throughput(
+            plan, work, programs
+        )
         figures = Figures(
             cases=plan.cases,
             throughput_bytes=plan.throughput_bytes,
