@@ -3,12 +3,13 @@ PYTHON ?= python3
 RECIPE ?= recipes/demo.toml
 STORE ?= store
 PIPELINE = $(PYTHON) -m pipeline
-BUILD = $(PIPELINE) build --recipe $(RECIPE) --store $(STORE)
+JOBS ?= 1
+BUILD = $(PIPELINE) build --recipe $(RECIPE) --store $(STORE) --jobs $(JOBS)
 
 .PHONY: help
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z][a-z ]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  (RECIPE=$(RECIPE) STORE=$(STORE))"
+	@echo "  (RECIPE=$(RECIPE) STORE=$(STORE) JOBS=$(JOBS))"
 
 .PHONY: demo
 demo: ## The whole build on this CPU: make, distil, quantise, serve and grade a small model
@@ -54,6 +55,14 @@ show: ## What the store holds
 .PHONY: verify
 verify: ## Hash every file of the store against its manifest
 	@$(PIPELINE) verify --store $(STORE)
+
+.PHONY: rebuild
+rebuild: ## Make the recipe's artifacts again, elsewhere, and compare every byte
+	@$(PIPELINE) rebuild --recipe $(RECIPE) --store $(STORE)
+
+.PHONY: gc
+gc: ## List what no recipe reaches (GC=--delete removes it)
+	@$(PIPELINE) gc --recipe $(RECIPE) --store $(STORE) $(GC)
 
 .PHONY: locks
 locks: ## Resolve docker/*.in into hash-locked docker/*.lock

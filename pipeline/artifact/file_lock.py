@@ -1,5 +1,6 @@
 """A kernel lock on a file: it goes when its holder goes, however that dies."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.log import say
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -39,12 +42,19 @@ def _open_locked(path: Path, waiting_for: str) -> int:
         os.close(descriptor)
 
 
-def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Lock an open file or directory if no other process has; return whether it is ours now."""
-    with suppress(BlockingIOError):
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        return True
-    return False
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file or directory if no other process has; return whether it is ours now.
+
+    A file system that knows no locks gives one to everybody.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True
 
 
 def is_at(descriptor: int, path: Path) -> bool:

@@ -60,7 +60,7 @@ class Manifest:
         return Digest(hashlib.sha256(listing.encode()).hexdigest())
 
 
-def read_files(directory: Path) -> tuple[File, ...]:
+def read_files(directory: Path, *, title: str = "hash") -> tuple[File, ...]:
     """Return every regular file below the directory, hashed, by path; the manifest left out."""
     paths = {
         path.relative_to(directory).as_posix(): path
@@ -68,8 +68,9 @@ def read_files(directory: Path) -> tuple[File, ...]:
         if path.is_file() and path != directory / NAME
     }
     names = sorted(paths)
+    digests = hash_files([paths[name] for name in names], title=title)
     files = []
-    for name, digest in zip(names, hash_files([paths[name] for name in names]), strict=True):
+    for name, digest in zip(names, digests, strict=True):
         if isinstance(digest, OSError):
             raise digest
         files.append(File(path=name, size_bytes=paths[name].stat().st_size, sha256=digest))

@@ -48,7 +48,7 @@ def seal(
     """
     reach("output made")
     _require_plain_files(out, name)
-    sealed = replace(manifest, files=read_files(out))
+    sealed = replace(manifest, files=read_files(out, title=f"{name}: hash"))
     reach("output hashed")
     text = (json.dumps(make_statement(sealed), indent=1) + "\n").encode()
     (out / NAME).write_bytes(text)

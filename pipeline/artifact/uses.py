@@ -4,7 +4,6 @@ A user of artifacts notes their directories in a file below `.uses/` and keeps t
 runs; a file that nobody locks is a dead process's. Users enter, and `gc` acts, under one lock.
 """
 
-import fcntl
 import json
 import os
 import tempfile
@@ -12,7 +11,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.artifact.file_lock import file_lock, is_free
+from pipeline.artifact.file_lock import file_lock, is_free, try_lock
 from pipeline.artifact.store import Store
 from pipeline.artifact.writability import find_obstacle
 
@@ -29,7 +28,7 @@ def using(store: Store, directories: Collection[str]) -> Iterator[None]:
         return
     with file_lock(_entrance(store), waiting_for="room in the store"):
         descriptor, name = tempfile.mkstemp(dir=uses, suffix=".json")
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try_lock(descriptor)
         os.write(descriptor, json.dumps(sorted(directories)).encode())
     try:
         yield

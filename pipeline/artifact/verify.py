@@ -10,7 +10,6 @@ from pathlib import Path
 from pipeline.artifact.hashing import hash_files
 from pipeline.artifact.key import make_digest, make_key
 from pipeline.artifact.manifest import NAME
-from pipeline.artifact.progress import Progress
 from pipeline.artifact.store import Artifact, Damage, find_misfits
 
 
@@ -38,11 +37,8 @@ def _hash_all(artifacts: Sequence[Artifact], known: set[tuple[str, str]]) -> lis
         for file in artifact.manifest.files
         if (artifact.path.name, file.path) not in known
     ]
-    progress = Progress("verify", sum(file.size_bytes for _, file in files), unit="bytes")
-    digests = hash_files(
-        [artifact.path / file.path for artifact, file in files], on_bytes=progress.show
-    )
-    progress.close()
+    paths = [artifact.path / file.path for artifact, file in files]
+    digests = hash_files(paths, title="verify")
     found = []
     for (artifact, file), digest in zip(files, digests, strict=True):
         if isinstance(digest, OSError):

@@ -117,19 +117,26 @@ def test_six_concurrent_builders_build_each_artifact_once(store: Store, undistur
 
 
 _WITHOUT_LOCKS = """
-import fcntl, runpy
-fcntl.flock = lambda descriptor, operation: None
+import errno, fcntl, os, runpy
+def flock(descriptor, operation):
+    {body}
+fcntl.flock = flock
 runpy.run_module("tests.artifact.small_build", run_name="__main__")
 """
 
 
+@pytest.mark.parametrize(
+    "body",
+    ["return None", "raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))"],
+    ids=["locks that always succeed", "no locks at all"],
+)
 def test_builders_on_a_file_system_whose_locks_do_nothing_do_no_harm(
-    store: Store, undisturbed: Store
+    store: Store, undisturbed: Store, body: str
 ) -> None:
-    """Locks that always succeed: work is done twice, and nothing is broken or swept away."""
+    """Work may be done twice, and nothing is broken or swept away."""
     builders = [
         subprocess.Popen(
-            [sys.executable, "-c", _WITHOUT_LOCKS, str(store.root)],
+            [sys.executable, "-c", _WITHOUT_LOCKS.format(body=body), str(store.root)],
             cwd=REPOSITORY,
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
             stdout=subprocess.PIPE,
