@@ -18,9 +18,10 @@ from pipeline.engine.environment import read_envs_dir
 from pipeline.engine.stage import make_stage_variables
 from pipeline.errors import INTERRUPTED, TristillError
 from pipeline.log import say, start_log
-from tests.tiers import HOST, find_tiers
+from tests.tiers import DOCKER, HOST, find_tiers
 
 _NO_TESTS_COLLECTED = 5
+_ON_HOST = {HOST, DOCKER}
 _START = "import sys; sys.path.append(sys.argv.pop(1)); import pytest; sys.exit(pytest.main())"
 
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     tiers = find_tiers(_find_paths(argv) or [REPOSITORY / "tests"])
     try:
         # The end-to-end test, in an image's tier, builds with all of them.
-        images = {"test"} if tiers == [HOST] else {"test", "convert", "serve", "train"}
+        images = {"test"} if set(tiers) <= _ON_HOST else {"test", "convert", "serve", "train"}
         venv.prepare(images, envs_dir=envs_dir)
         counts = sum((_run_tier(tier, argv, envs_dir) for tier in tiers), Counter[str]())
     except TristillError as error:
@@ -41,7 +42,10 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     failed = counts["failed"] + counts["error"]
-    skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
+    skipped = ""
+    if counts["skipped"]:
+        skipped = f", {counts['skipped']} skipped"
+        say(f"!! {counts['skipped']} tests were SKIPPED: pytest says above why")
     sys.stdout.write(f"{counts['passed']} passed, {failed} failed{skipped}\n")
     return 1 if failed or not counts["passed"] else 0
 
@@ -55,7 +59,7 @@ def _find_paths(argv: Sequence[str]) -> list[Path]:
 def _run_tier(tier: str, argv: Sequence[str], envs_dir: Path) -> Counter[str]:
     """Return the number of tests by outcome."""
     say(f"== {tier}")
-    python = venv.python_of("test" if tier == HOST else tier, envs_dir)
+    python = venv.python_of("test" if tier in _ON_HOST else tier, envs_dir)
     start = (python, "-c", _START, venv.site_packages_of("test", envs_dir))
     with tempfile.TemporaryDirectory(prefix="tristill-tests-") as work:
         counts_path = Path(work) / "counts.json"
@@ -73,7 +77,7 @@ def _run_tier(tier: str, argv: Sequence[str], envs_dir: Path) -> Counter[str]:
 
 def _make_variables(tier: str, work: Path, envs_dir: Path) -> dict[str, str]:
     envs = {"TRISTILL_ENVS": str(envs_dir)}
-    if tier == HOST:
+    if tier in _ON_HOST:
         return os.environ | envs | {"PYTHONPATH": str(REPOSITORY)}
     terminal = {name: os.environ[name] for name in ("COLUMNS", "TERM") if name in os.environ}
     return make_stage_variables(tier, work) | envs | terminal

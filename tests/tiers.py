@@ -1,7 +1,8 @@
 """Which tests run where: a file's tier is the image whose packages it needs, or the host.
 
-A file says so by a line `pytestmark = pytest.mark.train` (or convert, or serve). It is read as
-text, since importing a file in another tier fails for want of its packages.
+A file says so by a line `pytestmark = pytest.mark.train` (or convert, or serve, or docker: the host
+with a Docker engine). It is read as text, since importing a file in another tier fails for want of
+its packages.
 """
 
 import re
@@ -9,9 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 HOST = "host"
-TIERS = (HOST, "convert", "serve", "train")
+DOCKER = "docker"
+TIERS = (HOST, "convert", "serve", "train", DOCKER)
 
-_MARK = re.compile(r"^pytestmark = .*\bpytest\.mark\.(convert|serve|train)\b", re.MULTILINE)
+_MARK = re.compile(r"^pytestmark = .*\bpytest\.mark\.(convert|serve|train|docker)\b", re.MULTILINE)
 
 
 def read_tier(path: Path) -> str:
