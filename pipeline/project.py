@@ -64,7 +64,9 @@ class Project:
         steps = self.make_steps(wanted)
         missing = {step.rule.name for step in find_missing(steps, wanted)}
         if not missing:
-            say(f"nothing to build: {', '.join(wanted)} and all they come from are sealed")
+            say(
+                f"nothing to build: {', '.join(wanted)} {'are' if len(wanted) > 1 else 'is'} sealed"
+            )
             sealed = find_sealed(steps)
             for artifact in sealed.values():
                 write_link(self.links, artifact)

@@ -95,7 +95,7 @@ def _find_leftovers(store: Store, kept: set[str]) -> list[tuple[Path, str]]:
     for name, why in ((".quarantine", "found damaged"), (".rebuilt", "built with other bytes")):
         found += [(path, why) for path in sorted((store.root / name).glob("*"))]
     found += [
-        (path, "its artifact is gone, or goes")
+        (path, "their artifacts are gone, or go")
         for path in sorted((store.root / ".logs").glob("*"))
         if path.name[:64] not in {name[:64] for name in kept}
         and not _is_being_made(store, path.name[:64])

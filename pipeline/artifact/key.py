@@ -30,11 +30,24 @@ _NAME = re.compile(r"\w+")
 def make_canonical_json(document: object) -> bytes:
     """Return the one JSON text of the document: sorted keys, no spaces, UTF-8, no NaN.
 
-    Raises ValueError for NaN and infinities, which JSON lacks.
+    Raises ValueError for NaN, infinities and lone surrogates, which JSON or UTF-8 lacks, TypeError
+    for a name that is no text (1 and "1" would be one) and for what JSON has no form for.
     """
+    _require_text_names(document)
     return json.dumps(
         document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     ).encode()
+
+
+def _require_text_names(value: object) -> None:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if not isinstance(name, str):
+                raise TypeError(f"{name!r} is no name in JSON")
+            _require_text_names(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _require_text_names(inner)
 
 
 def make_key_document(

@@ -21,15 +21,20 @@ def format_garbage(garbage: Garbage, now: datetime.datetime, *, deleted: bool) -
         )
         for artifact in garbage.artifacts
     ]
+    logs = [each for each in garbage.leftovers if each[0].parent.name == ".logs"]
     rows += [
         (_describe(path), format_bytes(size_bytes), "-", shorten_digest(path.name), why)
         for path, why, size_bytes in garbage.leftovers
+        if path.parent.name != ".logs"
     ]
+    if logs:
+        size_bytes = sum(size_bytes for _, _, size_bytes in logs)
+        rows.append((f"{len(logs)} logs", format_bytes(size_bytes), "-", "-", logs[0][1]))
     if not rows:
         return "nothing to remove\n"
     table = format_table(("what", "bytes", "sealed", "key", "why"), rows)
-    verb = "removed" if deleted else "would go; `gc --delete` removes them"
-    return f"{table}\n{len(rows)} entries, {format_bytes(garbage.size_bytes)} bytes: {verb}\n"
+    verb = "removed" if deleted else "would go; `gc --delete` removes that"
+    return f"{table}\n{format_bytes(garbage.size_bytes)} bytes {verb}\n"
 
 
 def _describe(path: Path) -> str:

@@ -109,7 +109,7 @@ def test_leftovers_go_and_what_is_being_made_stays(store: Store) -> None:
     damaged = seal_small(store)
     quarantine(store, [Damage(artifact=damaged.path.name, path="x", what="missing")])
     whys = {why for _, why, _ in collect(store, set()).leftovers}
-    assert whys == {"its maker died", "found damaged", "its artifact is gone, or goes"}
+    assert whys == {"its maker died", "found damaged", "their artifacts are gone, or go"}
     assert find_garbage(store, set()).leftovers == ()
     assert not list((store.root / ".logs").iterdir())
     assert [path.name for path in (store.root / ".locks").iterdir()] == ["uses"]

@@ -2,10 +2,13 @@
 
 import ast
 import json
+import math
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -49,6 +52,63 @@ def test_canonical_json_refuses_what_json_lacks() -> None:
 def test_canonical_json_tells_types_apart() -> None:
     texts = [make_canonical_json({"x": value}) for value in (1, 1.0, True, "1", None, [1])]
     assert len(set(texts)) == len(texts)
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False))
+def test_a_float_keeps_every_bit_and_two_floats_two_texts(one: float, other: float) -> None:
+    text = make_canonical_json([one])
+    assert struct.pack("d", json.loads(text)[0]) == struct.pack("d", one)
+    if other not in (math.inf, -math.inf):
+        same = struct.pack("d", one) == struct.pack("d", other)
+        assert (make_canonical_json([other]) == text) == same
+
+
+@given(_TEXT, _TEXT)
+def test_two_texts_are_one_only_when_every_character_is(one: str, other: str) -> None:
+    """No normalization: a composed and a combined letter name two files."""
+    assert (make_canonical_json([one]) == make_canonical_json([other])) == (one == other)
+    assert (make_canonical_json({one: 1}) == make_canonical_json({other: 1})) == (one == other)
+
+
+@given(_JSON, _JSON)
+def test_two_documents_have_one_key_only_when_they_are_equal(one: Any, other: Any) -> None:
+    """Types included: 1, 1.0 and true are three values, though Python calls them equal."""
+    assert (make_key({"x": one}) == make_key({"x": other})) == (_describe(one) == _describe(other))
+
+
+def _describe(value: Any) -> str:
+    """Return a text that tells types apart and knows no order of names."""
+    if isinstance(value, dict):
+        return repr(sorted((name, _describe(inner)) for name, inner in value.items()))
+    return repr([_describe(inner) for inner in value]) if isinstance(value, list) else repr(value)
+
+
+def test_a_composed_and_a_combined_letter_differ() -> None:
+    assert make_canonical_json(["\u00e9"]) != make_canonical_json(["e\u0301"])
+
+
+@pytest.mark.parametrize(
+    ("document", "error"),
+    [
+        ({1: "a"}, TypeError),
+        ({"x": [{None: 1}]}, TypeError),
+        ({"x": {True: 1}}, TypeError),
+        ({"x": b"bytes"}, TypeError),
+        ({"x": {1, 2}}, TypeError),
+        ({"x": "\ud800"}, ValueError),
+        ([math.inf], ValueError),
+    ],
+)
+def test_what_has_no_one_text_is_refused(document: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        make_canonical_json(document)
+
+
+def test_a_tuple_is_a_list() -> None:
+    assert make_canonical_json({"x": ("a", "b")}) == make_canonical_json({"x": ["a", "b"]})
 
 
 def _make_document(**changes: object) -> dict[str, object]:
