@@ -4,7 +4,7 @@ RECIPE ?= recipes/demo.toml
 STORE ?= store
 PIPELINE = $(PYTHON) -m pipeline
 JOBS ?= 1
-BUILD = $(PIPELINE) build --recipe $(RECIPE) --store $(STORE) --jobs $(JOBS)
+BUILD = $(PIPELINE) build --recipe "$(RECIPE)" --store "$(STORE)" --jobs $(JOBS)
 
 .PHONY: help
 help: ## This menu
@@ -13,7 +13,7 @@ help: ## This menu
 
 .PHONY: demo
 demo: ## The whole build on this CPU: make, distil, quantise, serve and grade a small model
-	@$(PIPELINE) build --recipe recipes/demo.toml --store $(STORE)
+	@$(PIPELINE) build --recipe recipes/demo.toml --store "$(STORE)"
 
 .PHONY: test
 test: ## All tests
@@ -25,7 +25,7 @@ lint: ## ruff and mypy --strict
 
 .PHONY: plan
 plan: ## What a build would do: cached or to build and why, bytes, memory
-	@$(PIPELINE) plan --recipe $(RECIPE) --store $(STORE)
+	@$(PIPELINE) plan --recipe "$(RECIPE)" --store "$(STORE)"
 
 .PHONY: all
 all: ## Everything that RECIPE asks for
@@ -42,27 +42,27 @@ train: adapter ## The LoRA adapter
 
 .PHONY: serve
 serve: ## An OpenAI-compatible endpoint on the recipe's GGUF
-	@$(PIPELINE) serve --recipe $(RECIPE) --store $(STORE)
+	@$(PIPELINE) serve --recipe "$(RECIPE)" --store "$(STORE)"
 
 .PHONY: masks
 masks: ## One training row with its supervised tokens marked (ROW=0)
-	@$(PIPELINE) masks --recipe $(RECIPE) --store $(STORE) $(or $(ROW),0)
+	@$(PIPELINE) masks --recipe "$(RECIPE)" --store "$(STORE)" $(or $(ROW),0)
 
 .PHONY: show
 show: ## What the store holds
-	@$(PIPELINE) show --store $(STORE)
+	@$(PIPELINE) show --store "$(STORE)"
 
 .PHONY: verify
 verify: ## Hash every file of the store against its manifest
-	@$(PIPELINE) verify --store $(STORE)
+	@$(PIPELINE) verify --store "$(STORE)"
 
 .PHONY: rebuild
 rebuild: ## Make the recipe's artifacts again, elsewhere, and compare every byte
-	@$(PIPELINE) rebuild --recipe $(RECIPE) --store $(STORE)
+	@$(PIPELINE) rebuild --recipe "$(RECIPE)" --store "$(STORE)"
 
 .PHONY: gc
 gc: ## List what no recipe reaches (GC=--delete removes it)
-	@$(PIPELINE) gc --recipe $(RECIPE) --store $(STORE) $(GC)
+	@$(PIPELINE) gc --recipe "$(RECIPE)" --store "$(STORE)" $(GC)
 
 .PHONY: locks
 locks: ## Resolve docker/*.in into hash-locked docker/*.lock
