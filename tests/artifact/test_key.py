@@ -82,7 +82,7 @@ def test_two_documents_have_one_key_only_when_they_are_equal(one: Any, other: An
 def _describe(value: Any) -> str:
     """Return a text that tells types apart and knows no order of names."""
     if isinstance(value, dict):
-        return repr(sorted((name, _describe(inner)) for name, inner in value.items()))
+        return f"names {sorted((name, _describe(inner)) for name, inner in value.items())}"
     return repr([_describe(inner) for inner in value]) if isinstance(value, list) else repr(value)
 
 
