@@ -4,16 +4,18 @@ RECIPE ?= recipes/demo.toml
 STORE ?= store
 PIPELINE = $(PYTHON) -m pipeline
 JOBS ?= 1
-BUILD = $(PIPELINE) build --recipe "$(RECIPE)" --store "$(STORE)" --jobs $(JOBS)
+ENGINE ?=
+WITH_ENGINE = $(if $(ENGINE),--engine $(ENGINE))
+BUILD = $(PIPELINE) build --recipe "$(RECIPE)" --store "$(STORE)" --jobs $(JOBS) $(WITH_ENGINE)
 
 .PHONY: help
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z][a-z ]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  (RECIPE=$(RECIPE) STORE=$(STORE) JOBS=$(JOBS))"
+	@echo "  (RECIPE=$(RECIPE) STORE=$(STORE) JOBS=$(JOBS) ENGINE=docker|venv|here)"
 
 .PHONY: demo
 demo: ## The whole build on this CPU: make, distil, quantise, serve and grade a small model
-	@$(PIPELINE) build --recipe recipes/demo.toml --store "$(STORE)"
+	@$(PIPELINE) build --recipe recipes/demo.toml --store "$(STORE)" --engine $(or $(ENGINE),venv)
 
 .PHONY: test
 test: ## All tests
@@ -22,6 +24,10 @@ test: ## All tests
 .PHONY: lint
 lint: ## ruff and mypy --strict
 	@$(PYTHON) -m tests.lint
+
+.PHONY: doctor
+doctor: ## Is this host ready to build RECIPE? What is not, with its fix
+	@$(PIPELINE) doctor --recipe "$(RECIPE)" --store "$(STORE)"
 
 .PHONY: plan
 plan: ## What a build would do: cached or to build and why, bytes, memory
@@ -42,11 +48,11 @@ train: adapter ## The LoRA adapter
 
 .PHONY: serve
 serve: ## An OpenAI-compatible endpoint on the recipe's GGUF
-	@$(PIPELINE) serve --recipe "$(RECIPE)" --store "$(STORE)"
+	@$(PIPELINE) serve --recipe "$(RECIPE)" --store "$(STORE)" $(WITH_ENGINE)
 
 .PHONY: masks
 masks: ## One training row with its supervised tokens marked (ROW=0)
-	@$(PIPELINE) masks --recipe "$(RECIPE)" --store "$(STORE)" $(or $(ROW),0)
+	@$(PIPELINE) masks --recipe "$(RECIPE)" --store "$(STORE)" $(WITH_ENGINE) $(or $(ROW),0)
 
 .PHONY: show
 show: ## What the store holds
@@ -58,7 +64,7 @@ verify: ## Hash every file of the store against its manifest
 
 .PHONY: rebuild
 rebuild: ## Make the recipe's artifacts again, elsewhere, and compare every byte
-	@$(PIPELINE) rebuild --recipe "$(RECIPE)" --store "$(STORE)"
+	@$(PIPELINE) rebuild --recipe "$(RECIPE)" --store "$(STORE)" $(WITH_ENGINE)
 
 .PHONY: gc
 gc: ## List what no recipe reaches (GC=--delete removes it)

@@ -28,18 +28,29 @@ def _make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         of_verb = shown.add_parser(name, help=about, description=about)
         of_verb.set_defaults(run=verb.run)
         of_verb.add_argument("--store", type=Path, default=REPOSITORY / "store", metavar="DIR")
-        if name not in ("show", "verify"):
+        if name not in ("show", "verify", "images"):
             of_verb.add_argument(
                 "--recipe", type=Path, default=RECIPES / "demo.toml", metavar="FILE"
             )
-        if name in ("plan", "show", "explain", "verify"):
+        if name in ("plan", "show", "explain", "verify", "doctor"):
             of_verb.add_argument("--json", action="store_true", help="one JSON document on stdout")
+        if name in ("build", "rebuild", "masks", "serve"):
+            of_verb.add_argument(
+                "--engine",
+                choices=_ENGINES,
+                default="",
+                help="what stages run in; without it docker where it is ready, else venv",
+            )
         verb.add_arguments(of_verb)
     return parser
 
 
 _DESCRIPTION = "Distil a teacher's reasoning into an open model; every artifact built once."
-_VERBS = ("build", "plan", "show", "explain", "verify", "rebuild", "gc", "masks", "serve")
+_VERBS = (
+    *("build", "plan", "show", "explain", "verify", "rebuild", "gc"),
+    *("masks", "serve", "images", "doctor"),
+)
+_ENGINES = ("docker", "venv", "here")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -3,8 +3,10 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from pipeline.artifact.engine import Engine
 from pipeline.artifact.key import REPOSITORY, make_key, make_key_documents
 from pipeline.artifact.links import write_link
 from pipeline.artifact.rule import Rule
@@ -22,12 +24,21 @@ RECIPES = REPOSITORY / "recipes"
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """A recipe's rules and the store that their artifacts lie in."""
+    """A recipe's rules, the store that their artifacts lie in, and the engine ("": the best that is
+    ready) that makes them."""
 
     recipe: Recipe
     estimate: Estimate
     rules: tuple[Rule, ...]
     store: Store
+    engine_name: str = ""
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine, chosen when it is first needed: that asks Docker."""
+        from pipeline.engine.choice import make_engine
+
+        return make_engine(self.engine_name, limits=self.recipe.limits)
 
     @property
     def links(self) -> Path:
@@ -75,14 +86,13 @@ class Project:
         # would spend most of its time on it.
         from pipeline.artifact.build import build
         from pipeline.artifact.history import History
-        from pipeline.engine.venv_engine import make_engine
 
         history = History(self.store, self.recipe.name)
         return build(
             steps,
             wanted,
             self.store,
-            make_engine(),
+            self.engine,
             jobs=jobs,
             explain=lambda step: history.explain_build(step, missing),
             on_sealed=lambda artifact: write_link(self.links, artifact),
@@ -90,16 +100,17 @@ class Project:
 
 
 def open_project(arguments: argparse.Namespace) -> Project:
-    """Return what `--recipe` and `--store` name."""
-    return read_project(arguments.recipe, open_store(arguments.store))
+    """Return what `--recipe`, `--store` and, for a verb that has it, `--engine` name."""
+    engine_name = vars(arguments).get("engine", "")
+    return read_project(arguments.recipe, open_store(arguments.store), engine_name=engine_name)
 
 
-def read_project(path: Path, store: Store) -> Project:
+def read_project(path: Path, store: Store, *, engine_name: str = "") -> Project:
     """Return the recipe's project in a store."""
     recipe = read_recipe(path)
     sizes = estimate(recipe)
     rules = make_rules(recipe, sizes, store.root / ".digests.json")
-    return Project(recipe=recipe, estimate=sizes, rules=rules, store=store)
+    return Project(recipe=recipe, estimate=sizes, rules=rules, store=store, engine_name=engine_name)
 
 
 def find_planned(store: Store, *, but: Path | None = None) -> set[str]:

@@ -124,6 +124,16 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limits:
+    memory_gb: float = _setting(
+        "Memory of a container, GB (10^9 bytes); 0 sets no limit. No key depends on it.",
+        0.0,
+        low=0.0,
+    )
+    pids: int = _setting("Processes and threads of a container. No key depends on it.", 4096, low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     name: str
     base: Base
@@ -133,6 +143,7 @@ class Recipe:
     gguf: Gguf
     serve: Serve
     evaluate: Evaluate
+    limits: Limits
 
 
 _TABLES: dict[str, Any] = {
@@ -143,6 +154,7 @@ _TABLES: dict[str, Any] = {
     "gguf": Gguf,
     "serve": Serve,
     "evaluate": Evaluate,
+    "limits": Limits,
 }
 
 

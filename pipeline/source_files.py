@@ -26,9 +26,8 @@ def list_checkpoint_files(directory: Path, digests: Path) -> tuple[str, ...]:
     whose name starts with "model". Other weights (`consolidated*`) are a second copy. A file that
     the index names and that is missing is left out here; the stage then says so.
     """
-    names = [path.name for path in directory.iterdir() if path.suffix in _SMALL and path.is_file()]
-    names += _list_shards(directory)
-    return tuple(f"{list_file(directory / name, digests)}  {name}" for name in sorted(set(names)))
+    names = _list_names(directory)
+    return tuple(f"{list_file(directory / name, digests)}  {name}" for name in names)
 
 
 def list_file(path: Path, digests: Path) -> str:
@@ -47,6 +46,14 @@ def list_file(path: Path, digests: Path) -> str:
     return digest
 
 
+def are_remembered(source: Path, digests: Path) -> bool:
+    """Return whether every digest of the checkpoint's directory, or of the one file, is in the file
+    `digests`: then nothing need be hashed."""
+    paths = [source / name for name in _list_names(source)] if source.is_dir() else [source]
+    known = _read_digests(digests)
+    return all(_identify(path.stat()) in known for path in paths)
+
+
 def _identify(status: os.stat_result) -> str:
     numbers = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return ":".join(map(str, numbers))
@@ -58,6 +65,11 @@ def _remember(known: dict[str, str], digests: Path) -> None:
     with suppress(OSError):
         temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
         temporary.replace(digests)
+
+
+def _list_names(directory: Path) -> list[str]:
+    names = [path.name for path in directory.iterdir() if path.suffix in _SMALL and path.is_file()]
+    return sorted({*names, *_list_shards(directory)})
 
 
 def _list_shards(directory: Path) -> list[str]:

@@ -177,7 +177,7 @@ def test_environments_that_cannot_be_made_end_with_3(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRISTILL_ENVS", "/proc/nowhere")
-    told = _run(tmp_path / "store", "build", "rows")
+    told = _run(tmp_path / "store", "build", "rows", "--engine", "venv")
     assert told.returncode == 3
     assert "/proc/nowhere" in told.stderr
     assert "Traceback" not in told.stderr

@@ -26,6 +26,10 @@ class Engine(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def listens_on(self) -> str:
+        """The address that a server of an image binds so that this host's loopback reaches it."""
+
     def count_missing_bytes(self, images: Collection[str]) -> tuple[Path, int]:
         """Return where `prepare` writes, and about how many bytes it will need there."""
 
@@ -43,8 +47,17 @@ class Engine(Protocol):
     ) -> int:
         """Run one job document with `work` as its writable directory; return its exit code."""
 
-    def interact(self, image: str, argv: Sequence[str]) -> int:
+    def interact(
+        self,
+        image: str,
+        argv: Sequence[str],
+        *,
+        inputs: Collection[Path] = (),
+        port: int = 0,
+    ) -> int:
         """Run a program of the image on the caller's terminal; return its exit code.
 
-        The program's path is relative to the environment's prefix.
+        The program's path is relative to the environment's prefix. `inputs` are the files and
+        directories of this host that it reads, each a word of `argv`; `port` is the one at which
+        this host's loopback reaches it, 0 for none.
         """

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pipeline.engine.image import LOCKS, PYTHON_VERSION
 from pipeline.errors import HostError, TristillError
 
-NAMES = ("convert", "llama-build", "serve", "test", "train")
+NAMES = ("convert", "llama-build", "llama-cuda", "serve", "serve-ui", "test", "train")
 
 
 def make_argv(name: str, uv: str) -> list[str]:

@@ -5,6 +5,8 @@ A stage cannot tell that it is not in a container.
 
 import json
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,15 @@ def run_stage(
         umask=variation.umask if variation else 0o022,
         on_line=_show_line,
     )
+
+
+def run_program(prefix: Path, image: str, argv: Sequence[str]) -> int:
+    """Run a program of the environment on the caller's terminal; return its exit code."""
+    with tempfile.TemporaryDirectory(prefix="tristill-") as work:
+        return process.run_in_foreground(
+            [prefix / argv[0], *argv[1:]],
+            environment=make_stage_variables(image, Path(work)),
+        )
 
 
 def make_stage_variables(image: str, work: Path) -> dict[str, str]:

@@ -1,15 +1,14 @@
 """The `venv` engine: stages in pinned virtual environments, in the user's cache directory."""
 
-import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifact.engine import Engine, Variation
-from pipeline.engine import process, venv
+from pipeline.engine import venv
 from pipeline.engine.environment import read_envs_dir
-from pipeline.engine.stage import make_stage_variables, run_stage
+from pipeline.engine.stage import run_program, run_stage
 
 
 @dataclass(frozen=True)
@@ -18,6 +17,7 @@ class VenvEngine:
 
     envs_dir: Path
     name: str = "venv"
+    listens_on: str = "127.0.0.1"
 
     def count_missing_bytes(self, images: Collection[str]) -> tuple[Path, int]:
         return self.envs_dir, venv.count_missing_bytes(images, envs_dir=self.envs_dir)
@@ -37,15 +37,18 @@ class VenvEngine:
         python = venv.python_of(image, self.envs_dir)
         return run_stage(python, image, job, work=work, log=log, variation=variation)
 
-    def interact(self, image: str, argv: Sequence[str]) -> int:
+    def interact(
+        self,
+        image: str,
+        argv: Sequence[str],
+        *,
+        inputs: Collection[Path] = (),
+        port: int = 0,
+    ) -> int:
         prefix = venv.python_of(image, self.envs_dir).parents[1]
-        with tempfile.TemporaryDirectory(prefix="tristill-") as work:
-            return process.run_in_foreground(
-                [prefix / argv[0], *argv[1:]],
-                environment=make_stage_variables(image, Path(work)),
-            )
+        return run_program(prefix, image, argv)
 
 
 def make_engine() -> Engine:
-    """Return the engine of this host."""
+    """Return the engine over this user's environments."""
     return VenvEngine(read_envs_dir())

@@ -3,20 +3,18 @@
 import argparse
 
 from pipeline.artifact.uses import using
-from pipeline.engine.venv_engine import make_engine
 from pipeline.project import open_project
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Show one training row with its supervised tokens marked."""
     project = open_project(arguments)
-    engine = make_engine()
     with using(project.store, [step.directory for step in project.make_steps(["dataset"])]):
         sealed = project.build(["dataset"])
-        engine.prepare(["train"])
-        directories = [str(sealed[name].path) for name in ("dataset", "text")]
-        argv = ["bin/python", "-m", "pipeline.sft.masks", *directories, arguments.row]
-        return engine.interact("train", argv)
+        project.engine.prepare(["train"])
+        directories = [sealed[name].path for name in ("dataset", "text")]
+        argv = ["bin/python", "-m", "pipeline.sft.masks", *map(str, directories), arguments.row]
+        return project.engine.interact("train", argv, inputs=directories)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

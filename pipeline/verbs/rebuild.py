@@ -7,7 +7,6 @@ from pipeline.artifact.engine import Engine
 from pipeline.artifact.rebuild import Difference, rebuild, require_sealed
 from pipeline.artifact.steps import find_sealed
 from pipeline.artifact.workspace import sweep
-from pipeline.engine.venv_engine import make_engine
 from pipeline.errors import DifferenceError
 from pipeline.log import say
 from pipeline.plan import list_targets
@@ -22,7 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
     steps = [step for step in every if step.rule.name in wanted or not arguments.artifact]
     require_sealed(every, [step.rule.name for step in steps])
     sealed = find_sealed(every)
-    engine = make_engine()
+    engine = project.engine
     engine.prepare(sorted({step.rule.image for step in steps}))
     sweep(project.store.workspaces)
     different = []
@@ -43,9 +42,10 @@ def _describe(different: list[Difference], engine: Engine) -> DifferenceError:
     """Write how the bytes differ; return the error that says so."""
     engine.prepare(["convert"])
     for each in different:
-        directories = [str(each.artifact.path), str(each.rebuilt)]
+        directories = [each.artifact.path, each.rebuilt]
         module = ["bin/python", "-m", "pipeline.checkpoint.difference"]
-        engine.interact("convert", [*module, *directories, *each.files])
+        argv = [*module, *map(str, directories), *each.files]
+        engine.interact("convert", argv, inputs=directories)
     return DifferenceError(
         f"a rebuild differs: {', '.join(each.artifact.name for each in different)}",
         on="; ".join(f"{each.artifact.name}: {', '.join(each.files)}" for each in different),

@@ -3,7 +3,6 @@
 import argparse
 
 from pipeline.artifact.uses import using
-from pipeline.engine.venv_engine import make_engine
 from pipeline.log import say
 from pipeline.project import open_project
 from pipeline.serve.argv import ServerSettings, make_server_argv
@@ -12,18 +11,18 @@ from pipeline.serve.argv import ServerSettings, make_server_argv
 def run(arguments: argparse.Namespace) -> int:
     """Serve the recipe's GGUF over the OpenAI-compatible API until interrupted."""
     project = open_project(arguments)
-    engine = make_engine()
     settings = project.recipe.serve
     wanted = f"gguf-{settings.type}"
     with using(project.store, [step.directory for step in project.make_steps([wanted])]):
         sealed = project.build([wanted])
-        engine.prepare(["serve"])
+        project.engine.prepare(["serve"])
         say(f"serving {wanted} on http://127.0.0.1:{settings.port} (Ctrl-C stops it)")
+        gguf = sealed[wanted].path / "model.gguf"
         argv = make_server_argv(
             "llama/bin/llama-server",
-            str(sealed[wanted].path / "model.gguf"),
+            str(gguf),
             ServerSettings(
-                host="127.0.0.1",
+                host=project.engine.listens_on,
                 port=settings.port,
                 context=settings.context,
                 parallel=settings.parallel,
@@ -31,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
                 web_page=False,
             ),
         )
-        return engine.interact("serve", argv)
+        return project.engine.interact("serve", argv, inputs=[gguf], port=settings.port)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

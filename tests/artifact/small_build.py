@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline.artifact import seal
 from pipeline.artifact.build import build
-from pipeline.artifact.engine import Variation
+from pipeline.artifact.engine import Engine, Variation
 from pipeline.artifact.hashing import hash_file
 from pipeline.artifact.history import History
 from pipeline.artifact.key import REPOSITORY
@@ -39,6 +39,7 @@ class HereEngine:
     """Runs a job document with this Python."""
 
     name = "here"
+    listens_on = "127.0.0.1"
 
     def count_missing_bytes(self, images: Collection[str]) -> tuple[Path, int]:
         return Path("/"), 0
@@ -57,7 +58,14 @@ class HereEngine:
     ) -> int:
         return run_stage(Path(sys.executable), image, job, work=work, log=log, variation=variation)
 
-    def interact(self, image: str, argv: Sequence[str]) -> int:
+    def interact(
+        self,
+        image: str,
+        argv: Sequence[str],
+        *,
+        inputs: Collection[Path] = (),
+        port: int = 0,
+    ) -> int:
         raise NotImplementedError
 
 
@@ -114,7 +122,11 @@ def make_small_steps(store: Store, rules: Sequence[Rule] = ()) -> list[Step]:
 
 
 def build_small(
-    store: Store, rules: Sequence[Rule] = (), wanted: Sequence[str] = ("rows",), jobs: int = 1
+    store: Store,
+    rules: Sequence[Rule] = (),
+    wanted: Sequence[str] = ("rows",),
+    jobs: int = 1,
+    engine: Engine | None = None,
 ) -> dict[str, Artifact]:
     """Build as the command line does."""
     steps = make_small_steps(store, rules)
@@ -124,7 +136,7 @@ def build_small(
         steps,
         wanted,
         store,
-        HereEngine(),
+        engine or HereEngine(),
         jobs=jobs,
         explain=lambda step: history.explain_build(step, missing),
     )

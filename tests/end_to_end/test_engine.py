@@ -60,6 +60,7 @@ def test_an_interrupted_build_stops_its_stage_and_seals_nothing(
     recipe.write_text(RECIPE.read_text().replace("[demo]\nseed = 1", "[demo]\nseed = 2"))
     before = sorted(path.name for path in built.store.glob("*-*"))
     argv = ["build", "base", "--store", str(built.store), "--recipe", str(recipe)]
+    argv += ["--engine", "venv"]
     with subprocess.Popen(
         [sys.executable, "-m", "pipeline", *argv],
         cwd=REPOSITORY,
@@ -127,7 +128,8 @@ def test_eight_makes_at_once_build_each_file_once(copied: Build) -> None:
     _remove(copied, *types)
     for log in copied.store.glob(".logs/*-gguf-*.log"):
         log.unlink()
-    argv = ["make", "gguf", f"RECIPE={RECIPE}", f"STORE={copied.store}", f"PYTHON={sys.executable}"]
+    argv = ["make", "gguf", f"RECIPE={RECIPE}", f"STORE={copied.store}", "ENGINE=venv"]
+    argv += [f"PYTHON={sys.executable}"]
     makes = [
         subprocess.Popen(argv, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for _ in range(8)

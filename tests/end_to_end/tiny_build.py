@@ -26,6 +26,7 @@ class Build:
         return subprocess.run(
             [sys.executable, "-m", "pipeline", *argv[:1], "--store", store]
             + (["--recipe", str(recipe)] if argv[0] not in ("show", "verify") else [])
+            + (["--engine", "venv"] if argv[0] in ("build", "rebuild") else [])
             + list(argv[1:]),
             cwd=REPOSITORY,
             capture_output=True,

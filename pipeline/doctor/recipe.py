@@ -1,0 +1,113 @@
+"""What the recipe will need here, found without hashing or writing anything."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.artifact.rule import Rule
+from pipeline.artifact.steps import find_missing
+from pipeline.artifact.store import Store
+from pipeline.doctor.finding import Finding, ok, problem, warning
+from pipeline.doctor.machine import Machine
+from pipeline.doctor.situation import Needs, Situation
+from pipeline.engine.image import ACCELERATOR
+from pipeline.errors import TristillError
+from pipeline.estimate import Estimate, estimate
+from pipeline.plan import list_targets, make_rules
+from pipeline.project import read_project
+from pipeline.recipe import DEMO, Recipe, read_recipe
+from pipeline.source_files import are_remembered
+
+_HUB = "hf://"
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
+
+def read_needs(path: Path, store: Store) -> Needs:
+    """Return what the recipe needs in the store, which may not exist.
+
+    Raises UsageError for a recipe that cannot be meant.
+    """
+    recipe = read_recipe(path)
+    sizes = estimate(recipe)
+    rules = _make_rules_unhashed(recipe, sizes)
+    sources = (recipe.base.source, recipe.dataset.source)
+    digests = store.root / ".digests.json"
+    settled = all(are_remembered(Path(each), digests) for each in sources if each != DEMO)
+    missing, damage = {rule.name: rule.estimated_bytes for rule in rules}, None
+    if settled:
+        try:
+            missing = _find_missing_bytes(path, store)
+        except TristillError as error:
+            damage = error
+    return Needs(
+        recipe=path.name,
+        sources=sources,
+        artifacts=len(rules),
+        images=tuple(sorted({rule.image for rule in rules})),
+        missing_bytes=missing,
+        settled=settled,
+        train_vram_bytes=sizes.train_vram_bytes,
+        wants_gpu=ACCELERATOR != "cpu",
+        damage=damage,
+    )
+
+
+def _make_rules_unhashed(recipe: Recipe, sizes: Estimate) -> Sequence[Rule]:
+    """Return the rules with the recipe's sizes and the demonstration's sources: to make the user's
+    own would hash their files."""
+    stand_in = replace(
+        recipe,
+        base=replace(recipe.base, source=DEMO),
+        dataset=replace(recipe.dataset, source=DEMO),
+    )
+    return make_rules(stand_in, sizes, Path())
+
+
+def _find_missing_bytes(path: Path, store: Store) -> dict[str, int]:
+    project = read_project(path, store)
+    wanted = list_targets(project.rules, [])
+    missing = find_missing(project.make_steps(wanted), wanted)
+    return {step.rule.name: step.rule.estimated_bytes for step in missing}
+
+
+def check_recipe(seen: Situation) -> Finding:
+    """The recipe is understood, and the store can be read."""
+    needs = seen.needs
+    if needs.damage is not None:
+        error = needs.damage
+        return problem("recipe", what=error.what, why=f"{error.on}: {error.why}", fix=error.then)
+    if not needs.settled:
+        return ok(
+            "recipe",
+            what=f"{needs.recipe}: {needs.artifacts} artifacts",
+            why="its files are not hashed yet; until the first build all count as missing",
+        )
+    missing = len(needs.missing_bytes)
+    told = f"{missing} still to be made" if missing else "nothing to build"
+    return ok("recipe", what=f"{needs.recipe}: {needs.artifacts} artifacts, {told}")
+
+
+def check_hub_token(seen: Situation) -> Finding | None:
+    """A token lies ready where the recipe names a source on the hub. It is not read."""
+    sources = [each for each in seen.needs.sources if each.startswith(_HUB)]
+    if not sources:
+        return None
+    if found := _find_token(seen.machine):
+        return ok("hub-token", what=f"a Hugging Face token is in {found}")
+    return warning(
+        "hub-token",
+        what="no Hugging Face token",
+        why=f"{', '.join(sources)}: the hub refuses a gated one without it",
+        fix="hf auth login",
+    )
+
+
+def _find_token(machine: Machine) -> str:
+    """Return where the token is, as the hub's own library looks for it; "" for nowhere."""
+    variables = machine.variables
+    home = Path(variables.get("HOME", "/"))
+    cache = Path(variables.get("XDG_CACHE_HOME") or home / ".cache")
+    hub = Path(variables.get("HF_HOME") or cache / "huggingface")
+    path = Path(variables.get("HF_TOKEN_PATH") or hub / "token")
+    named = next((name for name in _TOKENS if variables.get(name)), "")
+    return named or (str(path) if path.is_file() and path.stat().st_size else "")

@@ -1,0 +1,69 @@
+"""`images`: the container images of this checkout: built once, fetched, sent, listed, compared."""
+
+import argparse
+import sys
+
+from pipeline.engine import docker_client
+from pipeline.engine.container_image import ACCELERATORS, NAMES, make_tag
+from pipeline.engine.image import ACCELERATOR
+from pipeline.engine.image_build import Variant, provide
+from pipeline.engine.image_check import check
+from pipeline.engine.image_registry import Registry
+from pipeline.errors import UsageError
+from pipeline.report.table import format_bytes, format_table
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Build the images that are missing, pull or push them, list them, or check one."""
+    docker_client.read_daemon()
+    variants = [
+        Variant(name=name, accelerator=arguments.accelerator, base=arguments.base)
+        for name in arguments.image or NAMES
+    ]
+    if arguments.what == "list":
+        sys.stdout.write(_list(variants))
+        return
+    registry = Registry(address=arguments.registry) if arguments.registry else None
+    if arguments.what in ("pull", "push") and registry is None:
+        raise UsageError(
+            f"images are not {arguments.what}ed to or from nowhere",
+            on="--registry",
+            why="none is given",
+            then=f"make {arguments.what} REGISTRY=ghcr.io/somebody",
+        )
+    for variant in variants:
+        _act(arguments.what, variant, registry)
+
+
+def _act(what: str, variant: Variant, registry: Registry | None) -> None:
+    if what == "build":
+        provide(variant, registry)
+    elif what == "check":
+        sys.stdout.write(check(variant))
+    elif registry:
+        act = registry.pull if what == "pull" else registry.push
+        act(variant.name, variant.accelerator)
+
+
+def _list(variants: list[Variant]) -> str:
+    """Return a line per image: its tag, and the size and id of this host's, if there is one."""
+    here = {
+        tag: image
+        for image in docker_client.read_images([variant.tag for variant in variants])
+        for tag in image["RepoTags"]
+    }
+    rows = []
+    for variant in variants:
+        tag = make_tag(variant.name, variant.accelerator)
+        image = here.get(tag)
+        size = format_bytes(image["Size"]) if image else "-"
+        rows.append((tag, size, image["Id"].removeprefix("sha256:")[:12] if image else "not here"))
+    return format_table(("image", "bytes", "id"), rows)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("build", "pull", "push", "list", "check"))
+    parser.add_argument("image", nargs="*", choices=[*NAMES, []], metavar="IMAGE")
+    parser.add_argument("--registry", default="", help="such as ghcr.io/somebody")
+    parser.add_argument("--accelerator", choices=ACCELERATORS, default=ACCELERATOR)
+    parser.add_argument("--base", default="", metavar="IMAGE", help="instead of the pinned Debian")
