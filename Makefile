@@ -10,7 +10,7 @@ BUILD = $(PIPELINE) build --recipe "$(RECIPE)" --store "$(STORE)" --jobs $(JOBS)
 
 .PHONY: help
 help: ## This menu
-	@awk -F ':.*## ' '/^[a-z][a-z ]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  (RECIPE=$(RECIPE) STORE=$(STORE) JOBS=$(JOBS) ENGINE=docker|venv|here)"
 
 .PHONY: demo
@@ -22,7 +22,7 @@ test: ## All tests
 	@$(PYTHON) -m tests
 
 .PHONY: lint
-lint: ## ruff and mypy --strict
+lint: ## ruff, mypy --strict and hadolint
 	@$(PYTHON) -m tests.lint
 
 .PHONY: doctor
@@ -69,6 +69,20 @@ rebuild: ## Make the recipe's artifacts again, elsewhere, and compare every byte
 .PHONY: gc
 gc: ## List what no recipe reaches (GC=--delete removes it)
 	@$(PIPELINE) gc --recipe "$(RECIPE)" --store "$(STORE)" $(GC)
+
+.PHONY: images pull push image-check
+images: ## The container images, built where neither this host nor REGISTRY has them (BASE=)
+	@$(PIPELINE) images build --registry "$(REGISTRY)" --base "$(BASE)"
+
+pull push: ## The container images from or to REGISTRY, checked by their labels
+	@$(PIPELINE) images $@ --registry "$(REGISTRY)"
+
+image-check: ## Build IMAGE twice from scratch and compare every file of the two
+	@$(PIPELINE) images check $(or $(IMAGE),train) --base "$(BASE)"
+
+.PHONY: compose
+compose: ## Write .env for docker compose: the tags of the images, and you
+	@$(PYTHON) -m pipeline.engine.compose
 
 .PHONY: locks
 locks: ## Resolve docker/*.in into hash-locked docker/*.lock

@@ -1,7 +1,9 @@
-"""`python -m tests.lint`: ruff and mypy --strict, from the locked environment `test`."""
+"""`python -m tests.lint`: ruff, mypy --strict and hadolint, from the locked environment `test`."""
 
 import os
+import shlex
 import sys
+from pathlib import Path
 
 from pipeline.artifact.key import REPOSITORY
 from pipeline.engine import process, venv
@@ -22,11 +24,14 @@ def main() -> int:
     except TristillError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    python = venv.python_of("test", envs_dir)
+    dockerfiles = sorted(str(path) for path in Path().glob("Dockerfile.*"))
+    commands = [[str(python), "-m", *check] for check in _CHECKS]
+    commands.append([str(python.with_name("hadolint")), *dockerfiles])
     failed = 0
-    for check in _CHECKS:
-        say(f"== {' '.join(check)}")
-        argv = [venv.python_of("test", envs_dir), "-m", *check]
-        failed += process.run_in_foreground(argv, environment=os.environ) != 0
+    for command in commands:
+        say(f"== {shlex.join(command).removeprefix(f'{python.parent}/')}")
+        failed += process.run_in_foreground(command, environment=os.environ) != 0
     return 1 if failed else 0
 
 

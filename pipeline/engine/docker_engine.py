@@ -119,8 +119,8 @@ class DockerEngine:
             command = self._make_argv(image, program, label=label, mounts=mounts, options=options)
             environment = docker_client.make_client_environment()
             code = process.run_in_foreground(command, environment=environment)
-        if code in _NOT_RUN:
-            raise _make_error(container_image.make_tag(image), "see Docker's words above")
+            if code in _NOT_RUN:
+                raise _make_error(container_image.make_tag(image), "see Docker's words above")
         return code
 
     def _make_argv(
@@ -179,9 +179,16 @@ def _make_terminal_options() -> list[str]:
     stopped."""
     if not sys.stdin.isatty():
         return ["--interactive"]
-    if os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
+    if _is_in_background(sys.stdin.fileno()):
         return []
     return ["--interactive", "--tty"] if sys.stdout.isatty() else ["--interactive"]
+
+
+def _is_in_background(terminal: int) -> bool:
+    try:
+        return os.tcgetpgrp(terminal) != os.getpgrp()
+    except OSError:
+        return False  # it controls no jobs of ours
 
 
 def _run(argv: Sequence[str], image: str, *, label: Label, log: Path) -> int:

@@ -137,15 +137,20 @@ def _carry(variant: Variant) -> Iterator[list[str]]:
 def _gather(variant: Variant, settings: dict[str, str], scratch: Path) -> list[tuple[str, Path]]:
     """Return the folders of this machine's wheels, by the name of the stage they take the place
     of. llama.cpp has its own: another package's change must not compile it anew."""
-    dockerfile = find_dockerfile(variant.name).read_text(encoding="utf-8")
-    sources = list_sources(dockerfile, variant.accelerator)
-    locks = {REPOSITORY / source for source in sources if source.endswith(".lock")}
+    locks = set(list_locks(variant))
     of_llama = locks & {LOCKS / LLAMA_LOCK, LOCKS / LLAMA_BUILD_LOCK}
     return [
         (name, scratch / name)
         for name, named in (("llama-wheels", of_llama), ("wheels", locks - of_llama))
         if pip_settings.gather_wheels(settings, sorted(named), scratch / name)
     ]
+
+
+def list_locks(variant: Variant) -> list[Path]:
+    """Return the locks that the image's Dockerfile mounts."""
+    dockerfile = find_dockerfile(variant.name).read_text(encoding="utf-8")
+    sources = list_sources(dockerfile, variant.accelerator)
+    return [REPOSITORY / source for source in sources if source.endswith(".lock")]
 
 
 def _show(line: str) -> None:

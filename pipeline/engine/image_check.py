@@ -56,6 +56,7 @@ def check(variant: Variant) -> str:
         build(variant, tag=tag, options=fresh)
     images = [docker_client.read_images([tag])[0] for tag in tags]
     if images[0]["Id"] == images[1]["Id"]:
+        _run_docker("image", "rm", *tags)
         return f"{variant.tag}: two builds, one image: {images[0]['Id']}\n"
     differences = list(compare(*map(_read_image, tags)))
     shown = "\n        ".join(differences[:_SHOWN])
@@ -84,14 +85,14 @@ def compare(first: Contents, second: Contents) -> Iterator[str]:
 def _read_image(tag: str) -> Contents:
     """Return what `docker save` writes of an image."""
     with tempfile.TemporaryFile(prefix="tristill-") as saved:
-        subprocess.run(
-            ["docker", "save", tag],
-            stdout=saved,
-            env=docker_client.make_client_environment(),
-            check=True,
-        )
+        _run_docker("save", tag, stdout=saved)
         saved.seek(0)
         return read_contents(saved)
+
+
+def _run_docker(*words: str, stdout: IO[bytes] | int = subprocess.DEVNULL) -> None:
+    environment = docker_client.make_client_environment()
+    subprocess.run(["docker", *words], stdout=stdout, env=environment, check=True)
 
 
 def read_contents(saved: IO[bytes]) -> Contents:

@@ -9,6 +9,7 @@ The Dockerfiles name what runs here, file by file, in `.dockerignore`.
 """
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -33,6 +34,8 @@ def list_locks(image: Image, accelerator: str) -> list[Path]:
 
 def install_llama(path: Path) -> None:
     """Compile the pinned llama.cpp into `path`."""
+    # Where it is set, ggml leaves out AVX2 and all else that GGML_NATIVE=OFF keeps.
+    os.environ.pop("SOURCE_DATE_EPOCH", None)
     scratch = path.with_name(f"{path.name}.scratch")
     made = llama.prepare(scratch, title="llama.cpp")
     path.mkdir(parents=True, exist_ok=True)
@@ -99,6 +102,8 @@ def main(argv: Sequence[str]) -> int:
     """Fill the directory that the command line names; return the exit code."""
     arguments = _make_parser().parse_args(argv)
     start_log()
+    # An interpreter that starts while packages come in would leave bytecode with a time in it.
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     try:
         if arguments.what == "llama":
             install_llama(arguments.path)

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from pipeline.engine import docker_client
-from pipeline.engine.container_image import ACCELERATORS, NAMES, make_tag
+from pipeline.engine.container_image import ACCELERATORS, NAMES
 from pipeline.engine.image import ACCELERATOR
 from pipeline.engine.image_build import Variant, provide
 from pipeline.engine.image_check import check
@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     registry = Registry(address=arguments.registry) if arguments.registry else None
     if arguments.what in ("pull", "push") and registry is None:
         raise UsageError(
-            f"images are not {arguments.what}ed to or from nowhere",
+            f"there is no registry to {arguments.what}",
             on="--registry",
             why="none is given",
             then=f"make {arguments.what} REGISTRY=ghcr.io/somebody",
@@ -54,10 +54,11 @@ def _list(variants: list[Variant]) -> str:
     }
     rows = []
     for variant in variants:
-        tag = make_tag(variant.name, variant.accelerator)
-        image = here.get(tag)
+        image = here.get(variant.tag)
         size = format_bytes(image["Size"]) if image else "-"
-        rows.append((tag, size, image["Id"].removeprefix("sha256:")[:12] if image else "not here"))
+        rows.append(
+            (variant.tag, size, image["Id"].removeprefix("sha256:")[:12] if image else "not here")
+        )
     return format_table(("image", "bytes", "id"), rows)
 
 

@@ -6,10 +6,15 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli
+from pipeline.artifact.build import make_manifest
+from pipeline.artifact.seal import seal
+from pipeline.artifact.store import open_store
+from pipeline.artifact.workspace import make_workspace
 from pipeline.engine import choice, docker_client
 from pipeline.engine.choice import make_engine
 from pipeline.engine.docker_engine import DockerEngine
 from pipeline.errors import UsageError
+from pipeline.project import RECIPES, read_project
 from pipeline.recipe import Limits
 from tests.engine.fake_docker import FakeDocker, install_fake_docker
 
@@ -76,3 +81,15 @@ def test_a_container_gets_the_recipes_limits() -> None:
     assert isinstance(engine, DockerEngine)
     assert (engine.memory_gb, engine.pids) == (2.5, 100)
     assert engine.gpu_images == frozenset()
+
+
+def test_a_build_of_nothing_asks_docker_nothing(docker: FakeDocker, tmp_path: Path) -> None:
+    project = read_project(RECIPES / "demo.toml", open_store(tmp_path / "store"))
+    (step,) = project.make_steps(["rows"])
+    with make_workspace(project.store.workspaces, "rows") as work:
+        (work / "out").mkdir()
+        (work / "out" / "file").write_text("rows")
+        manifest = make_manifest(step, {}, make_engine("venv"))
+        seal(project.store, work / "out", key=step.key, name="rows", manifest=manifest, seconds=0)
+    assert list(project.build(["rows"])) == ["rows"]
+    assert not (docker.folder / "calls").exists()

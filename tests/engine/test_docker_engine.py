@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,36 @@ def test_a_program_sees_its_inputs_under_other_names(
     ]
     assert words[words.index("--network") + 1] == "none"
     assert "--tty" not in words, "there is no terminal here"
+
+
+def _interact_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    outer, inner = os.openpty()
+    with (
+        os.fdopen(outer, "rb"),
+        os.fdopen(inner, "r+b", buffering=0) as stream,
+        monkeypatch.context() as patched,
+    ):
+        patched.setattr(sys, "stdin", stream)
+        patched.setattr(sys, "stdout", stream)
+        DockerEngine().interact("train", ["bin/python"])
+
+
+def test_the_callers_terminal_is_handed_on(
+    docker: FakeDocker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _interact_on_a_terminal(monkeypatch)
+    words = _read_run(docker)
+    assert "--interactive" in words
+    assert "--tty" in words
+
+
+def test_a_background_job_does_not_touch_the_terminal(
+    docker: FakeDocker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be stopped."""
+    monkeypatch.setattr(os, "tcgetpgrp", lambda terminal: os.getpgrp() + 1)
+    _interact_on_a_terminal(monkeypatch)
+    assert not {"--interactive", "--tty"} & set(_read_run(docker))
 
 
 def test_a_server_is_reached_from_this_host_alone(docker: FakeDocker, tmp_path: Path) -> None:

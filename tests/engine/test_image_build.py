@@ -1,101 +1,126 @@
 """An image is built once, with what the caller has configured, and says why when it cannot be."""
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.artifact.key import REPOSITORY
-from pipeline.engine import docker_client, image_build
 from pipeline.engine.container_image import (
     make_environment_digest,
     make_labels,
     make_recipe_digest,
     make_tag,
 )
-from pipeline.engine.image_build import Variant, make_build_argv, provide
+from pipeline.engine.image_build import Variant, build, make_build_argv, provide
 from pipeline.engine.image_registry import Registry
 from pipeline.errors import HostError
+from tests.engine.fake_images import FakeImages, install_fake_images
 
 _TRAIN = Variant(name="train")
-# Its images are files, named after their tags, that hold their labels.
-_DOCKER = """#!{python} -IS
-import json, sys
-from pathlib import Path
-folder = Path({folder!r})
-words = sys.argv[1:]
-with (folder / "calls").open("a") as calls:
-    calls.write(json.dumps(words) + "\\n")
-def place(tag):
-    return folder / tag.replace("/", "_")
-if words[0] == "build":
-    for word in words:
-        if word.startswith("id="):
-            name, path = word.removeprefix("id=").split(",src=")
-            (folder / name).write_text(Path(path).read_text())
-        if word.startswith("wheels="):
-            listed = sorted(path.name for path in Path(word.partition("=")[2]).iterdir())
-            (folder / "wheels").write_text(json.dumps(listed))
-    if (folder / "broken").exists():
-        sys.exit("the last words of the build")
-    values = dict(word.split("=", 1) for word in words if "=" in word)
-    place(words[words.index("--tag") + 1]).write_text(json.dumps({{
-        "io.tristill.recipe": values["RECIPE"],
-        "io.tristill.environment": values["ENVIRONMENT"],
-        "io.tristill.accelerator": values["ACCEL"],
-    }}))
-elif words[0] == "pull":
-    if not place(words[-1]).exists():
-        sys.exit(f"{{words[-1]}}: not found")
-elif words[0] in ("tag", "push"):
-    place(words[-1]).write_text(place(words[-2]).read_text() if words[0] == "tag" else "{{}}")
-elif words[:2] == ["image", "inspect"]:
-    here = [tag for tag in words[2:] if place(tag).exists()]
-    print(json.dumps([
-        {{
-            "Id": "sha256:1",
-            "Config": {{"Labels": json.loads(place(tag).read_text())}},
-            "RepoDigests": ["reg.example/me/tristill-train@sha256:" + "a" * 64],
-        }}
-        for tag in here
-    ]))
-    if len(here) < len(words[2:]):
-        sys.exit("Error response from daemon: No such image")
-elif words[0] == "info":
-    print(json.dumps({{"DockerRootDir": "/"}}))
-"""
-
-
-class Docker:
-    """A program `docker` that keeps its images as files and notes how it is called."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        program = folder / "docker"
-        program.write_text(_DOCKER.format(python=sys.executable, folder=str(folder)))
-        program.chmod(0o755)
-
-    def hold(self, reference: str, labels: dict[str, str]) -> None:
-        (self.folder / reference.replace("/", "_")).write_text(json.dumps(labels))
-
-    def read_calls(self, verb: str) -> list[list[str]]:
-        path = self.folder / "calls"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [words for words in map(json.loads, lines) if words[0] == verb]
+_PROVIDE = "from pipeline.engine.image_build import Variant, provide; "
+_PROVIDE += "provide(Variant(name='train'), None)"
 
 
 @pytest.fixture
-def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Docker]:
-    for name in image_build.list_foreign_variables():
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("TRISTILL_ENVS", str(tmp_path / "envs"))
-    monkeypatch.setenv("PATH", f"{tmp_path / 'docker'}:/usr/bin:/bin")
-    docker_client.read_daemon.cache_clear()
-    yield Docker(tmp_path / "docker")
-    docker_client.read_daemon.cache_clear()
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeImages:
+    return install_fake_images(tmp_path / "docker", monkeypatch)
+
+
+def test_the_command_that_builds_an_image() -> None:
+    variant = Variant(name="train", base="base:local")
+    assert make_build_argv(variant, tag="some:tag", options=["--no-cache"]) == [
+        *("docker", "build", "--progress", "plain", "--network", "host", "--provenance", "false"),
+        *("--file", str(REPOSITORY / "Dockerfile.train"), "--tag", "some:tag"),
+        *("--build-arg", "ACCEL=cpu"),
+        *("--build-arg", f"ENVIRONMENT={make_environment_digest('train')}"),
+        *("--build-arg", f"RECIPE={make_recipe_digest('train')}"),
+        *("--build-arg", "SOURCE_DATE_EPOCH=1763683200"),
+        *("--build-arg", "BASE_IMAGE=base:local"),
+        "--no-cache",
+        str(REPOSITORY),
+    ]
+
+
+def test_an_image_that_is_here_is_not_built(docker: FakeImages) -> None:
+    provide(_TRAIN, None)
+    provide(_TRAIN, None)
+    (call,) = docker.read_calls("build")
+    assert call[call.index("--tag") + 1] == make_tag("train")
+
+
+def test_two_calls_at_once_build_one_image(docker: FakeImages) -> None:
+    calls = [
+        subprocess.Popen(
+            [sys.executable, "-c", _PROVIDE], cwd=REPOSITORY, env={**os.environ, "LINGER": "1"}
+        )
+        for _ in range(2)
+    ]
+    assert [call.wait() for call in calls] == [0, 0]
+    assert len(docker.read_calls("build")) == 1
+
+
+def test_an_image_that_a_registry_has_is_not_built(docker: FakeImages, tmp_path: Path) -> None:
+    registry = Registry(address="reg.example/me", lock=tmp_path / "images.lock")
+    docker.hold(registry.make_reference("train"), make_labels("train"))
+    provide(_TRAIN, registry)
+    assert docker.read_calls("build") == []
+    assert docker.read_calls("tag") == [
+        ["tag", registry.make_reference("train"), make_tag("train")]
+    ]
+
+
+def test_an_image_that_a_registry_lacks_is_built(docker: FakeImages, tmp_path: Path) -> None:
+    provide(_TRAIN, Registry(address="reg.example/me", lock=tmp_path / "images.lock"))
+    assert len(docker.read_calls("build")) == 1
+
+
+def test_a_build_gets_the_callers_settings(
+    docker: FakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle.crt"
+    bundle.write_text("certificate")
+    monkeypatch.setenv("PIP_CERT", str(bundle))
+    monkeypatch.setenv("PIP_INDEX_URL", "https://me:secret@one.example/simple")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy.example")
+    provide(_TRAIN, None)
+    (call,) = docker.read_calls("build")
+    assert "secret@" not in " ".join(call)
+    assert call[call.index("HTTPS_PROXY") - 1] == "--build-arg"
+    assert (docker.folder / "ca").read_text() == "certificate"
+    assert (docker.folder / "pip_conf").read_text() == (
+        "[global]\n"
+        "cert = /etc/ssl/certs/ca-certificates.crt\n"
+        "index-url = https://me:secret@one.example/simple\n"
+    )
+
+
+def test_a_build_gets_the_callers_locked_wheels(
+    docker: FakeImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "torch-1-py3-none-any.whl"
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    (folder / name).write_text("torch")
+    (folder / "other-1-py3-none-any.whl").write_text("other")
+    digest = hashlib.sha256(b"torch").hexdigest()
+    lock = tmp_path / "torch.lock"
+    lock.write_text(f"torch==1 \\\n    --hash=sha256:{digest}\n")
+    monkeypatch.setattr("pipeline.engine.image_build.list_locks", lambda variant: [lock])
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    provide(_TRAIN, None)
+    assert json.loads((docker.folder / "wheels").read_text()) == [name]
+    assert (docker.folder / "pip_conf").read_text() == "[global]\nfind-links = /wheels\n"
+    assert str(folder) not in str(docker.read_calls("build"))
+
+
+def test_a_build_that_fails_says_why(docker: FakeImages) -> None:
+    (docker.folder / "broken").touch()
+    with pytest.raises(HostError, match="the last words of the build") as caught:
+        build(_TRAIN, tag="some:tag")
+    log = caught.value.then.partition("read ")[2].partition(";")[0]
+    assert "the last words of the build" in Path(log).read_text()
