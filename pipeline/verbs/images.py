@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"there is no registry to {arguments.what}",
             on="--registry",
             why="none is given",
-            then=f"make {arguments.what} REGISTRY=ghcr.io/somebody",
+            then=f"make {arguments.what} REGISTRY=registry.example/somebody",
         )
     for variant in variants:
         _act(arguments.what, variant, registry)
@@ -65,6 +65,6 @@ def _list(variants: list[Variant]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("build", "pull", "push", "list", "check"))
     parser.add_argument("image", nargs="*", choices=[*NAMES, []], metavar="IMAGE")
-    parser.add_argument("--registry", default="", help="such as ghcr.io/somebody")
+    parser.add_argument("--registry", default="", help="such as registry.example/somebody")
     parser.add_argument("--accelerator", choices=ACCELERATORS, default=ACCELERATOR)
     parser.add_argument("--base", default="", metavar="IMAGE", help="instead of the pinned Debian")
