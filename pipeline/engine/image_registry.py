@@ -30,7 +30,7 @@ IMAGES_LOCK = LOCKS / "images.lock"
 
 @dataclass(frozen=True, kw_only=True)
 class Registry:
-    """A registry's host and path, such as `registry.example/somebody`, and the lock of its images."""
+    """A registry by host and path (`registry.example/somebody`), and the lock of its images."""
 
     address: str
     lock: Path = IMAGES_LOCK
