@@ -64,7 +64,7 @@ def _run_tier(tier: str, argv: Sequence[str], envs_dir: Path) -> Counter[str]:
     with tempfile.TemporaryDirectory(prefix="tristill-tests-") as work:
         counts_path = Path(work) / "counts.json"
         code = process.run_in_foreground(
-            [*start, "--tier", tier, "--counts", counts_path, *argv],
+            [*start, f"--tier={tier}", f"--counts={counts_path}", *argv],
             environment=_make_variables(tier, Path(work), envs_dir),
         )
         written = counts_path.is_file()

@@ -46,6 +46,8 @@ def read_settings(variables: Mapping[str, str]) -> dict[str, str]:
         for name, value in variables.items()
         if name.startswith("PIP_") and value
     }
+    if index := variables.get("TRISTILL_TORCH_INDEX"):
+        settings["extra-index-url"] = f"{settings.get('extra-index-url', '')} {index}"
     return settings
 
 

@@ -106,7 +106,7 @@ def test_it_works_for_a_stranger_who_may_do_nothing(name: str) -> None:
     ("image", "program"), [("convert", "llama-quantize"), ("serve", "llama-server")]
 )
 def test_llama_works_for_a_stranger_who_may_do_nothing(image: str, program: str) -> None:
-    assert "usage" in _run(_HARDENED, _provide(image), program, "--help").lower()
+    _run(_HARDENED, _provide(image), "sh", "-c", f"{program} --help 2>&1 | grep -qi usage")
 
 
 def test_its_packages_are_those_of_its_locks(name: str) -> None:

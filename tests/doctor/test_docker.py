@@ -232,7 +232,7 @@ def test_the_engine_is_docker_once_all_images_are_here(host: FakeHost) -> None:
 
     _add_docker(host, make_docker_info(), images="\n".join([*tags, "tristill-convert:old"]))
     found = host.examine()
-    assert found["images"].what == "convert, train, serve are here"
+    assert found["images"].what == f"{', '.join(NAMES)} are here"
     assert "engine docker" in found["engine"].what
     # What only virtual environments need stops no build in containers.
     assert found["compilers"].state == "warning"

@@ -17,6 +17,8 @@ folder = Path({folder!r})
 words = sys.argv[1:]
 with (folder / "calls").open("a") as calls:
     calls.write(json.dumps(words) + "\\n")
+if (folder / "down").exists():
+    sys.exit("Cannot connect to the Docker daemon")
 def place(tag):
     return folder / tag.replace("/", "_")
 if words[0] == "build":
@@ -46,6 +48,8 @@ elif words[:2] == ["image", "inspect"]:
     print(json.dumps([
         {{
             "Id": "sha256:1",
+            "RepoTags": [tag],
+            "Size": 1,
             "Config": {{"Labels": json.loads(place(tag).read_text())}},
             "RepoDigests": ["reg.example/me/tristill-train@sha256:" + "a" * 64],
         }}

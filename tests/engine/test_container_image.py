@@ -134,7 +134,9 @@ def test_one_date_stands_in_every_dockerfile(name: str) -> None:
 
 def test_a_build_sees_what_the_installer_imports_and_no_more() -> None:
     program = "import pipeline.engine.install, sys; print(*(getattr(module, '__file__', None) for "
-    program += "name, module in sys.modules.items() if name.partition('.')[0] == 'pipeline'))"
+    program += (
+        "name, module in sys.modules.items() if name.partition('.')[0] == 'pipeline'), sep='\\n')"
+    )
     told = subprocess.run(
         [sys.executable, "-S", "-c", program],
         cwd=REPOSITORY,
@@ -142,7 +144,7 @@ def test_a_build_sees_what_the_installer_imports_and_no_more() -> None:
         text=True,
         check=True,
     )
-    imported = {str(Path(path).relative_to(REPOSITORY)) for path in told.stdout.split()}
+    imported = {str(Path(path).relative_to(REPOSITORY)) for path in told.stdout.splitlines()}
     sources = list_sources(find_dockerfile("convert").read_text())
     assert {path for path in sources if path.startswith("pipeline/")} == imported
 

@@ -58,6 +58,12 @@ def test_a_caller_without_configuration_has_none(home: Path) -> None:
     }
 
 
+def test_the_callers_index_of_torch_is_one_of_the_indexes(home: Path) -> None:
+    text = "[global]\nextra-index-url = https://one.example/\n"
+    settings = _read(home, text, TRISTILL_TORCH_INDEX="https://two.example/")
+    assert settings["extra-index-url"].split() == ["https://one.example/", "https://two.example/"]
+
+
 def test_other_machines_are_passed_on_and_paths_are_not(home: Path) -> None:
     settings = _read(
         home,
