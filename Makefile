@@ -29,6 +29,10 @@ lint: ## ruff, mypy --strict and hadolint
 doctor: ## Is this host ready to build RECIPE? What is not, with its fix
 	@$(PIPELINE) doctor --recipe "$(RECIPE)" --store "$(STORE)"
 
+.PHONY: gpu-check
+gpu-check: ## The GPU: NF4, an optimizer step, a completion, each in its image; PASS or FAIL
+	@$(PIPELINE) gpu-check --store "$(STORE)" $(WITH_ENGINE)
+
 .PHONY: plan
 plan: ## What a build would do: cached or to build and why, bytes, memory
 	@$(PIPELINE) plan --recipe "$(RECIPE)" --store "$(STORE)"
@@ -71,11 +75,11 @@ gc: ## List what no recipe reaches (GC=--delete removes it)
 	@$(PIPELINE) gc --recipe "$(RECIPE)" --store "$(STORE)" $(GC)
 
 .PHONY: images pull push image-check
-images: ## The container images, built where neither this host nor REGISTRY has them (BASE=)
-	@$(PIPELINE) images build --registry "$(REGISTRY)" --base "$(BASE)"
+images: ## RECIPE's container images, built where neither this host nor REGISTRY has them (BASE=)
+	@$(PIPELINE) images build --recipe "$(RECIPE)" --registry "$(REGISTRY)" --base "$(BASE)"
 
 pull push: ## The container images from or to REGISTRY, checked by their labels
-	@$(PIPELINE) images $@ --registry "$(REGISTRY)"
+	@$(PIPELINE) images $@ --recipe "$(RECIPE)" --registry "$(REGISTRY)"
 
 image-check: ## Build IMAGE twice from scratch and compare every file of the two
 	@$(PIPELINE) images check $(or $(IMAGE),train) --base "$(BASE)"

@@ -23,18 +23,18 @@ def _make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=_DESCRIPTION)
     shown = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name in _VERBS if not set(argv[:1]) & set(_VERBS) else argv[:1]:
-        verb = importlib.import_module(f"pipeline.verbs.{name}")
+        verb = importlib.import_module(f"pipeline.verbs.{name.replace('-', '_')}")
         about = verb.run.__doc__
         of_verb = shown.add_parser(name, help=about, description=about)
         of_verb.set_defaults(run=verb.run)
         of_verb.add_argument("--store", type=Path, default=REPOSITORY / "store", metavar="DIR")
-        if name not in ("show", "verify", "images"):
+        if name not in ("show", "verify"):
             of_verb.add_argument(
                 "--recipe", type=Path, default=RECIPES / "demo.toml", metavar="FILE"
             )
         if name in ("plan", "show", "explain", "verify", "doctor"):
             of_verb.add_argument("--json", action="store_true", help="one JSON document on stdout")
-        if name in ("build", "rebuild", "masks", "serve"):
+        if name in ("build", "rebuild", "masks", "serve", "gpu-check"):
             of_verb.add_argument(
                 "--engine",
                 choices=_ENGINES,
@@ -48,7 +48,7 @@ def _make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 _DESCRIPTION = "Distil a teacher's reasoning into an open model; every artifact built once."
 _VERBS = (
     *("build", "plan", "show", "explain", "verify", "rebuild", "gc"),
-    *("masks", "serve", "images", "doctor"),
+    *("masks", "serve", "images", "doctor", "gpu-check"),
 )
 _ENGINES = ("docker", "venv", "here")
 

@@ -21,6 +21,8 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
     `digests` is the file that remembers the sha256 of the user's own files.
     """
     threads = {"cpu_threads": recipe.train.cpu_threads}
+    # The image says it.
+    training = {key: value for key, value in vars(recipe.train).items() if key != "accelerator"}
     return (
         _make_rows(recipe, estimate, digests),
         _make_base(recipe, estimate, digests),
@@ -35,7 +37,7 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
         ),
         Rule(
             name="dataset",
-            image="train",
+            image=recipe.train.image,
             stage="sft.dataset",
             options={"sequence_length": recipe.dataset.sequence_length},
             fields=_name_fields("dataset", "sequence_length"),
@@ -44,10 +46,10 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
         ),
         Rule(
             name="adapter",
-            image="train",
+            image=recipe.train.image,
             stage="sft.adapter",
-            options=vars(recipe.train),
-            fields=_name_fields("train", *vars(recipe.train)),
+            options=training,
+            fields=_name_fields("train", *training),
             inputs={"text": "text", "dataset": "dataset"},
             estimated_bytes=4 * estimate.trainable_parameters,
         ),
@@ -96,7 +98,7 @@ def _make_answers_rules(recipe: Recipe) -> list[Rule]:
     asked = {"problems": recipe.evaluate.problems, "max_tokens": recipe.evaluate.max_tokens}
     before_export = Rule(
         name="answers-checkpoint",
-        image="train",
+        image=recipe.train.image,
         stage="evaluate.checkpoint",
         options=asked | {"batch_size": 100, "cpu_threads": recipe.train.cpu_threads},
         fields=_name_fields("evaluate", *asked) | _THREADS,
@@ -104,7 +106,7 @@ def _make_answers_rules(recipe: Recipe) -> list[Rule]:
     )
     served = Rule(
         name="answers",
-        image="serve",
+        image=recipe.serve.image,
         stage="evaluate.served",
         options=asked
         | {
@@ -125,7 +127,7 @@ def _make_base(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
     if recipe.base.source == DEMO:
         return Rule(
             name="base",
-            image="train",
+            image=recipe.train.image,
             stage="demo.base",
             options={
                 "seed": recipe.demo.seed,
@@ -156,7 +158,7 @@ def _make_rows(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
     if recipe.dataset.source == DEMO:
         return Rule(
             name="rows",
-            image="train",
+            image=recipe.train.image,
             stage="demo.rows",
             options={
                 "seed": recipe.demo.seed,
@@ -171,7 +173,7 @@ def _make_rows(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
     source = Path(recipe.dataset.source)
     return Rule(
         name="rows",
-        image="train",
+        image=recipe.train.image,
         stage="sft.rows",
         options={
             "sha256": list_file(source, digests),
@@ -185,6 +187,12 @@ def _make_rows(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
         locations={"file": source.name},
         estimated_bytes=estimate.rows_bytes,
     )
+
+
+def list_images(recipe: Recipe) -> tuple[str, ...]:
+    """Return the images that the recipe's stages and its server run in, in the order of building:
+    the first two share what takes longest."""
+    return ("convert", recipe.serve.image, recipe.train.image)
 
 
 def list_targets(rules: Sequence[Rule], names: Sequence[str]) -> list[str]:

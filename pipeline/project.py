@@ -16,7 +16,7 @@ from pipeline.engine.image import IMAGES, make_environment_document
 from pipeline.errors import TristillError
 from pipeline.estimate import Estimate, estimate
 from pipeline.log import say
-from pipeline.plan import list_results, make_rules
+from pipeline.plan import list_images, list_results, make_rules
 from pipeline.recipe import Recipe, read_recipe
 
 RECIPES = REPOSITORY / "recipes"
@@ -38,7 +38,9 @@ class Project:
         """The engine, chosen when it is first needed: that asks Docker."""
         from pipeline.engine.choice import make_engine
 
-        return make_engine(self.engine_name, limits=self.recipe.limits)
+        return make_engine(
+            self.engine_name, images=list_images(self.recipe), limits=self.recipe.limits
+        )
 
     @property
     def links(self) -> Path:

@@ -87,9 +87,19 @@ class Train:
     max_grad_norm: float = _setting("Gradients are clipped to this norm.", 1.0, low=0.0)
     seed: int = _setting("Seed of the adapter's start and of the row order.", 1, low=0)
     eval_rows: int = _setting("Held-out rows whose loss is taken before and after.", 64, low=1)
+    accelerator: str = _setting(
+        "What trains: NVIDIA GPUs, or the CPU, which is for small models.",
+        "cuda",
+        choices=("cuda", "cpu"),
+    )
     cpu_threads: int = _setting(
         "Threads of every stage that computes on the CPU; the bytes may depend on it.", 2, low=1
     )
+
+    @property
+    def image(self) -> str:
+        """The image that trains."""
+        return "train" if self.accelerator == "cpu" else f"train-{self.accelerator}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +111,19 @@ class Gguf:
 @dataclass(frozen=True, kw_only=True)
 class Serve:
     type: str = _setting("The type that is served.", "Q4_K_M", choices=GGUF_TYPES)
+    accelerator: str = _setting(
+        "What serves: NVIDIA GPUs, or the CPU, whose answers are the same on every host.",
+        "cuda",
+        choices=("cuda", "cpu"),
+    )
     port: int = _setting("Port to listen on, at the loopback address.", 8080, low=1, high=65535)
     context: int = _setting("Context of one slot, tokens.", 8192, low=64)
     parallel: int = _setting("Requests served side by side.", 1, low=1, high=256)
+
+    @property
+    def image(self) -> str:
+        """The image that serves."""
+        return "serve" if self.accelerator == "cpu" else f"serve-{self.accelerator}"
 
 
 @dataclass(frozen=True, kw_only=True)

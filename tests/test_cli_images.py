@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.engine import docker_client
-from pipeline.engine.container_image import NAMES, make_labels, make_tag
+from pipeline.engine.container_image import make_labels, make_tag
 from tests.engine.fake_images import FakeImages, install_fake_images
 
 
@@ -16,12 +16,22 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeImages:
     return install_fake_images(tmp_path / "docker", monkeypatch)
 
 
-def test_all_images_are_built_unless_some_are_named(docker: FakeImages) -> None:
+_OF_DEMO = ("convert", "serve", "train")
+
+
+def test_the_recipes_images_are_built_unless_some_are_named(
+    docker: FakeImages, tmp_path: Path
+) -> None:
     assert main(["images", "build", "train"]) == 0
     assert main(["images", "build", "--base", "base:local"]) == 0
     built = [call[call.index("--tag") + 1] for call in docker.read_calls("build")]
-    assert built == [make_tag("train"), *(make_tag(name) for name in NAMES if name != "train")]
+    assert built == [make_tag("train"), *map(make_tag, ("convert", "serve"))]
     assert "BASE_IMAGE=base:local" in docker.read_calls("build")[1]
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('[base]\nsource = "demo"\n[dataset]\nsource = "demo"\n')
+    assert main(["images", "build", "--recipe", str(recipe)]) == 0
+    built = [call[call.index("--tag") + 1] for call in docker.read_calls("build")][3:]
+    assert built == [make_tag("serve-cuda"), make_tag("train-cuda")]
 
 
 def test_a_list_says_which_are_here(docker: FakeImages, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,7 +39,7 @@ def test_a_list_says_which_are_here(docker: FakeImages, capsys: pytest.CaptureFi
     assert main(["images", "list"]) == 0
     _, _, *lines = capsys.readouterr().out.splitlines()
     told = {line.split()[0]: "not here" not in line for line in lines}
-    assert told == {make_tag(name): name == "train" for name in NAMES}
+    assert told == {make_tag(name): name == "train" for name in _OF_DEMO}
 
 
 @pytest.mark.parametrize("verb", ["pull", "push"])

@@ -54,10 +54,11 @@ class Engine(Protocol):
         *,
         inputs: Collection[Path] = (),
         port: int = 0,
+        gpus: bool = False,
     ) -> int:
         """Run a program of the image on the caller's terminal; return its exit code.
 
         The program's path is relative to the environment's prefix. `inputs` are the files and
         directories of this host that it reads, each a word of `argv`; `port` is the one at which
-        this host's loopback reaches it, 0 for none.
+        this host's loopback reaches it, 0 for none; `gpus` shows it the host's GPUs.
         """

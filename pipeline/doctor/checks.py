@@ -49,7 +49,7 @@ _OF_VENV = frozenset({"image-python", "compilers", "environments"})
 def read_situation(machine: Machine, needs: Needs, store: Store) -> Situation:
     """Return everything that the checks judge; the programs are asked side by side."""
     with ThreadPoolExecutor() as pool:
-        of_docker = pool.submit(docker.read_docker, machine)
+        of_docker = pool.submit(docker.read_docker, machine, needs.images)
         of_nvidia = pool.submit(nvidia.read_nvidia, machine)
         of_host = host.read_host(machine, store.root)
         environments = disk.read_environments(needs, interpreter=of_host.interpreter)

@@ -20,24 +20,25 @@ _FILES_OF_A_BUILD = 2_000
 def read_environments(needs: Needs, *, interpreter: str) -> Environments:
     """Return the state of the environments that the recipe's stages run in."""
     directory = read_envs_dir()
+    images = tuple(name for name in needs.images if not IMAGES[name].only_in_containers)
     if not interpreter:
         # Their names hold the interpreter's version.
-        needed = sum(IMAGES[name].installed_bytes for name in needs.images)
+        needed = sum(IMAGES[name].installed_bytes for name in images)
         return Environments(
             directory=directory,
             whole=(),
-            missing=needs.images,
+            missing=images,
             needed_bytes=needed,
             compiled=False,
         )
     whole = tuple(
-        name for name in needs.images if venv.make_environment(IMAGES[name]).is_complete(directory)
+        name for name in images if venv.make_environment(IMAGES[name]).is_complete(directory)
     )
     return Environments(
         directory=directory,
         whole=whole,
-        missing=tuple(name for name in needs.images if name not in whole),
-        needed_bytes=venv.count_missing_bytes(needs.images, envs_dir=directory),
+        missing=tuple(name for name in images if name not in whole),
+        needed_bytes=venv.count_missing_bytes(images, envs_dir=directory),
         compiled=llama.make_environment().is_complete(directory),
     )
 

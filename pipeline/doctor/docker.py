@@ -4,18 +4,19 @@ Nothing here is a problem: without Docker, virtual environments do the same.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.doctor.finding import Finding, ok, warning
+from pipeline.doctor.finding import Finding, ok, problem, warning
 from pipeline.doctor.machine import Answer, Machine
 from pipeline.doctor.situation import Client, Docker, Situation
 from pipeline.doctor.version import parse_version
-from pipeline.engine.container_image import NAMES, make_tag
+from pipeline.engine.container_image import make_tag
+from pipeline.engine.image import IMAGES
 from pipeline.errors import TristillError
 
 _INFO = ("info", "--format", "{{json .}}")
@@ -24,8 +25,11 @@ _OLDEST_COMPOSE = (1, 29, 2)
 _WITHOUT = "builds run in virtual environments (engine venv) without it"
 
 
-def read_docker(machine: Machine) -> Docker:
-    """Return what the clients and the daemon say. Nothing is pulled, built or started."""
+def read_docker(machine: Machine, images: Collection[str]) -> Docker:
+    """Return what the clients and the daemon say, and which of the images are here.
+
+    Nothing is pulled, built or started.
+    """
     paths = machine.find_programs("docker")
     with ThreadPoolExecutor() as pool:
         compose = pool.submit(_read_standalone_compose, machine)
@@ -34,7 +38,7 @@ def read_docker(machine: Machine) -> Docker:
     if clients and clients[0].daemon:
         answer = machine.ask([paths[0], *_LIST])
         if answer.code == 0:
-            tags, listed = _make_tags(), answer.out.split()
+            tags, listed = _make_tags(images), answer.out.split()
     return Docker(
         clients=clients,
         standalone_compose=compose.result(),
@@ -83,10 +87,10 @@ def _read_standalone_compose(machine: Machine) -> str:
     return machine.ask([path, "version", "--short"]).out.strip() if path else ""
 
 
-def _make_tags() -> dict[str, str]:
-    """Return the tag of each image whose Dockerfile and locks are in this checkout."""
+def _make_tags(images: Collection[str]) -> dict[str, str]:
+    """Return the tag of each of the images whose Dockerfile and locks are in this checkout."""
     tags = {}
-    for name in NAMES:
+    for name in images:
         with suppress(OSError, TristillError):
             tags[name] = make_tag(name)
     return tags
@@ -153,6 +157,14 @@ def _check_plugin(seen: Situation, name: str, *, why: str) -> Finding | None:
 def check_images(seen: Situation) -> Finding | None:
     """This checkout's images are here: then a build runs in them."""
     docker = seen.docker
+    only = [name for name in seen.needs.images if IMAGES[name].only_in_containers]
+    if not docker.daemon and only and "TRISTILL_IMAGE" not in seen.machine.variables:
+        return problem(
+            "images",
+            what=f"the recipe needs image {only[0]}",
+            why="it has no other form than a container's, and no Docker answers",
+            fix=f'start Docker, or set [{IMAGES[only[0]].kind}] accelerator = "cpu" in the recipe',
+        )
     if not docker.daemon:
         return None
     missing = [name for name, tag in docker.tags.items() if tag not in docker.present]
@@ -160,10 +172,14 @@ def check_images(seen: Situation) -> Finding | None:
         return ok("images", what="which of this checkout's images are here is not known")
     if not missing:
         return ok("images", what=f"{', '.join(docker.tags)} are here")
-    return warning(
+    compiled = [name for name in only if name in missing]
+    told = problem if compiled else warning
+    return told(
         "images",
         what=f"this checkout's images of {', '.join(missing)} are not here",
-        why="until they are, builds run in virtual environments (engine venv)",
+        why=f"the recipe needs them, and {compiled[0]} has no other form than a container's"
+        if compiled
+        else "until they are, builds run in virtual environments (engine venv)",
         fix="make images (or make pull REGISTRY=...)",
     )
 
@@ -180,4 +196,6 @@ def check_engine(seen: Situation) -> Finding:
 def runs_in_docker(seen: Situation) -> bool:
     """Return whether a build takes the docker engine: a daemon and all images are there."""
     docker = seen.docker
-    return set(docker.tags) == set(NAMES) and set(docker.tags.values()) == docker.present
+    return set(docker.tags) == set(seen.needs.images) and (
+        set(docker.tags.values()) == docker.present
+    )

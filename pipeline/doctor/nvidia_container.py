@@ -94,7 +94,7 @@ def _make_refresh(seen: Situation, path: str) -> str:
 def check_container(seen: Situation) -> Finding | None:
     """A container of the train image really sees a GPU. Only where image and runtime are here."""
     docker, machine = seen.docker, seen.machine
-    tag = docker.tags.get("train", "")
+    tag = next((docker.tags[name] for name in docker.tags if name.startswith("train")), "")
     if not _applies(seen) or tag not in docker.present or not _has_runtime(seen):
         return None
     assert docker.client is not None

@@ -10,10 +10,10 @@ from pipeline.artifact.store import Store
 from pipeline.doctor.finding import Finding, ok, problem, warning
 from pipeline.doctor.machine import Machine
 from pipeline.doctor.situation import Needs, Situation
-from pipeline.engine.image import ACCELERATOR
+from pipeline.engine.image import CUDA, IMAGES
 from pipeline.errors import TristillError
 from pipeline.estimate import Estimate, estimate
-from pipeline.plan import list_targets, make_rules
+from pipeline.plan import list_images, list_targets, make_rules
 from pipeline.project import read_project
 from pipeline.recipe import DEMO, Recipe, read_recipe
 from pipeline.source_files import are_remembered
@@ -43,11 +43,11 @@ def read_needs(path: Path, store: Store) -> Needs:
         recipe=path.name,
         sources=sources,
         artifacts=len(rules),
-        images=tuple(sorted({rule.image for rule in rules})),
+        images=list_images(recipe),
         missing_bytes=missing,
         settled=settled,
         train_vram_bytes=sizes.train_vram_bytes,
-        wants_gpu=ACCELERATOR != "cpu",
+        wants_gpu=any(IMAGES[name].accelerator == CUDA for name in list_images(recipe)),
         damage=damage,
     )
 

@@ -1,6 +1,7 @@
 """Which engine runs the stages: the one that is named, else the best that is ready on this host."""
 
 import shutil
+from collections.abc import Collection
 
 from pipeline.artifact.engine import Engine
 from pipeline.engine import container_image, venv_engine
@@ -11,14 +12,14 @@ from pipeline.log import say
 from pipeline.recipe import Limits
 
 
-def make_engine(name: str = "", *, limits: Limits | None = None) -> Engine:
+def make_engine(name: str = "", *, images: Collection[str], limits: Limits | None = None) -> Engine:
     """Return the engine of that name: docker, venv or here.
 
-    Without a name: docker where a daemon answers and all images of this checkout are there, else
-    venv. `limits` bound what runs in a container. Raises UsageError for another name.
+    Without a name: docker where a daemon answers and all the images are there, else venv. `limits`
+    bound what runs in a container. Raises UsageError for another name.
     """
     limits = limits or Limits()
-    match name or _choose():
+    match name or _choose(images):
         case "docker":
             return DockerEngine(memory_gb=limits.memory_gb, pids=limits.pids)
         case "venv":
@@ -33,18 +34,17 @@ def make_engine(name: str = "", *, limits: Limits | None = None) -> Engine:
     )
 
 
-def _choose() -> str:
+def _choose(images: Collection[str]) -> str:
     if shutil.which("docker") is None:
         return "venv"
-    names = container_image.NAMES
     try:
-        missing = [name for name in names if container_image.find_image(name) is None]
+        missing = [name for name in images if container_image.find_image(name) is None]
     except HostError:
         return "venv"
     if not missing:
         return "docker"
     say(
-        f"engine venv: Docker answers, but {len(missing)} of this checkout's {len(names)} images"
+        f"engine venv: Docker answers, but {len(missing)} of the {len(images)} images"
         " are not here (make images, or make pull REGISTRY=...)"
     )
     return "venv"

@@ -8,14 +8,12 @@ Docker would make it root's.
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 
 from pipeline.artifact.key import REPOSITORY
 from pipeline.engine import container_image, docker_client
-from pipeline.engine.container_image import ACCELERATORS, NAMES
+from pipeline.engine.container_image import NAMES
 from pipeline.engine.docker_run import make_user_options
-from pipeline.engine.image import ACCELERATOR
-from pipeline.errors import TristillError, UsageError
+from pipeline.errors import TristillError
 from pipeline.log import say, start_log
 
 ENV_PATH = REPOSITORY / ".env"
@@ -27,12 +25,8 @@ def make_variables(daemon: docker_client.Daemon) -> dict[str, str]:
     options = make_user_options(daemon, [])
     variables = {"TRISTILL_USER": options[options.index("--user") + 1]}
     for name in NAMES:
-        for accelerator in ACCELERATORS:
-            infix = "" if accelerator == ACCELERATOR else f"_{accelerator.upper()}"
-            # An image without that variant.
-            with suppress(UsageError):
-                tag = container_image.make_tag(name, accelerator)
-                variables[f"TRISTILL_{name.upper()}{infix}_IMAGE"] = tag
+        variable = f"TRISTILL_{name.upper().replace('-', '_')}_IMAGE"
+        variables[variable] = container_image.make_tag(name)
     return variables
 
 

@@ -7,19 +7,16 @@ same recipe share an image, and an image that exists is never built again.
 
 import hashlib
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from pipeline.artifact.key import REPOSITORY, make_digest
 from pipeline.artifact.rule import Digest
 from pipeline.engine import docker_client
-from pipeline.engine.image import ACCELERATOR, IMAGES, LOCKS, make_environment_document
-from pipeline.engine.install import list_locks
-from pipeline.errors import HostError, UsageError
+from pipeline.engine.image import IMAGES, make_environment_document
+from pipeline.errors import HostError
 
 # In the order of building: convert and serve share what takes longest.
-NAMES = ("convert", "serve", "train")
-ACCELERATORS = ("cpu", "cuda")
+NAMES = ("convert", "serve", "train", "train-cuda", "serve-cuda")
 RECIPE_LABEL = "io.tristill.recipe"
 ENVIRONMENT_LABEL = "io.tristill.environment"
 ACCELERATOR_LABEL = "io.tristill.accelerator"
@@ -31,35 +28,36 @@ _MOUNT = re.compile(r"--mount=type=bind,source=([^\s,]+),")
 
 
 def find_dockerfile(name: str) -> Path:
-    """Return the image's Dockerfile."""
-    return REPOSITORY / f"Dockerfile.{name}"
+    """Return the image's Dockerfile; its variants share one."""
+    return REPOSITORY / f"Dockerfile.{IMAGES[name].kind}"
 
 
-def make_tag(name: str, accelerator: str = ACCELERATOR) -> str:
+def make_tag(name: str) -> str:
     """Return the one tag of the image: its recipe's digest is in it."""
-    return f"tristill-{name}:{accelerator}-{make_recipe_digest(name, accelerator)[:16]}"
+    image = IMAGES[name]
+    return f"tristill-{image.kind}:{image.accelerator}-{make_recipe_digest(name)[:16]}"
 
 
-def make_recipe_digest(name: str, accelerator: str = ACCELERATOR) -> Digest:
+def make_recipe_digest(name: str) -> Digest:
     """Return the digest of everything that decides what the build makes."""
-    return make_digest(make_recipe_document(name, accelerator))
+    return make_digest(make_recipe_document(name))
 
 
-def make_environment_digest(name: str, accelerator: str = ACCELERATOR) -> Digest:
-    """Return the digest that artifact keys hold; for the CPU, that of a virtual environment."""
-    return make_digest(_make_environment(name, accelerator))
+def make_environment_digest(name: str) -> Digest:
+    """Return the digest that artifact keys hold, whichever engine runs the stage."""
+    return make_digest(make_environment_document(IMAGES[name]))
 
 
-def make_labels(name: str, accelerator: str = ACCELERATOR) -> dict[str, str]:
+def make_labels(name: str) -> dict[str, str]:
     """Return the labels that tell what an image was made from."""
     return {
-        ACCELERATOR_LABEL: accelerator,
-        ENVIRONMENT_LABEL: make_environment_digest(name, accelerator),
-        RECIPE_LABEL: make_recipe_digest(name, accelerator),
+        ACCELERATOR_LABEL: IMAGES[name].accelerator,
+        ENVIRONMENT_LABEL: make_environment_digest(name),
+        RECIPE_LABEL: make_recipe_digest(name),
     }
 
 
-def make_recipe_document(name: str, accelerator: str = ACCELERATOR) -> dict[str, object]:
+def make_recipe_document(name: str) -> dict[str, object]:
     """Return everything that decides what the build makes, for hashing and for reading.
 
     What Debian's mirrors hold on the day of the build is not in it.
@@ -67,19 +65,19 @@ def make_recipe_document(name: str, accelerator: str = ACCELERATOR) -> dict[str,
     dockerfile = find_dockerfile(name).read_text(encoding="utf-8")
     bases = _BASE.findall(dockerfile)
     return {
-        "accelerator": accelerator,
+        "accelerator": IMAGES[name].accelerator,
         "base": bases[0] if bases else None,
         "dockerfile": hashlib.sha256(dockerfile.encode()).hexdigest(),
-        "environment": _make_environment(name, accelerator),
+        "environment": make_environment_document(IMAGES[name]),
         "sources": {
             path: hashlib.sha256((REPOSITORY / path).read_bytes()).hexdigest()
-            for path in list_sources(dockerfile, accelerator)
+            for path in list_sources(dockerfile, IMAGES[name].accelerator)
             if path not in _TALK
         },
     }
 
 
-def list_sources(dockerfile: str, accelerator: str = ACCELERATOR) -> list[str]:
+def list_sources(dockerfile: str, accelerator: str) -> list[str]:
     """Return the repository's files that a Dockerfile's build stages see."""
     named = {source.replace("${ACCEL}", accelerator) for source in _MOUNT.findall(dockerfile)}
     return [
@@ -98,29 +96,16 @@ def _list_context() -> list[str]:
     return sorted(str(path.relative_to(REPOSITORY)) for path in paths if path.is_file())
 
 
-def _make_environment(name: str, accelerator: str) -> dict[str, object]:
-    locks = list_locks(IMAGES[name], accelerator)
-    if missing := [lock for lock in locks if not lock.is_file()]:
-        raise UsageError(
-            f"image {name} has no variant for {accelerator}",
-            on=", ".join(str(lock.relative_to(LOCKS.parent)) for lock in missing),
-            why="no such lock",
-            then=f"take the variant {ACCELERATOR}",
-        )
-    image = replace(IMAGES[name], locks=tuple(lock.name for lock in locks))
-    return make_environment_document(image) | {"accelerator": accelerator}
-
-
-def find_image(name: str, accelerator: str = ACCELERATOR) -> str | None:
+def find_image(name: str) -> str | None:
     """Return the id of this host's image, None when there is none.
 
     Raises HostError when no daemon answers, or when the image under the tag is another.
     """
-    tag = make_tag(name, accelerator)
+    tag = make_tag(name)
     found = docker_client.read_images([tag])
     if not found:
         return None
-    check_labels(found[0], tag, make_labels(name, accelerator))
+    check_labels(found[0], tag, make_labels(name))
     return str(found[0]["Id"])
 
 

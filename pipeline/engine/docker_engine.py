@@ -29,10 +29,12 @@ from pipeline.engine.docker_run import (
     Mount,
     make_argv,
     make_bound_options,
+    make_gpu_options,
     make_mounts,
     make_network_options,
     make_user_options,
 )
+from pipeline.engine.image import IMAGES
 from pipeline.engine.layout import CODE, INPUTS, JOB, OUT
 from pipeline.errors import HostError
 from pipeline.log import say
@@ -53,13 +55,11 @@ _SIGNAL = 128
 class DockerEngine:
     """Containers of this host's Docker.
 
-    `memory_gb` (10^9 bytes, 0 for no limit) and `pids` bound each; the images in `gpu_images` see
-    all GPUs.
+    `memory_gb` (10^9 bytes, 0 for no limit) and `pids` bound each.
     """
 
     memory_gb: float = 0.0
     pids: int = 4096
-    gpu_images: frozenset[str] = frozenset()
     name: str = "docker"
     listens_on: str = "0.0.0.0"
 
@@ -99,6 +99,7 @@ class DockerEngine:
             program[1:3] = ["-c", _START, f"{variation.umask:03o}"]
             options += _vary(variation, mounts)
         with _labelled(job["stage"], work) as label:
+            options += make_gpu_options(job["stage"] in IMAGES[image].gpu_stages)
             argv = self._make_argv(image, program, label=label, mounts=mounts, options=options)
             return _run(argv, image, label=label, log=log)
 
@@ -109,11 +110,12 @@ class DockerEngine:
         *,
         inputs: Collection[Path] = (),
         port: int = 0,
+        gpus: bool = False,
     ) -> int:
         targets = {str(path): INPUTS / str(n) / path.name for n, path in enumerate(inputs)}
         mounts = [mount for path in inputs for mount in make_mounts(path, targets[str(path)])]
         program = [str(targets.get(word, word)) for word in argv]
-        options = [*make_network_options(port), *_make_terminal_options()]
+        options = [*make_network_options(port), *_make_terminal_options(), *make_gpu_options(gpus)]
         scratch = Path(tempfile.gettempdir())
         with make_workspace(scratch, "tristill") as work, _labelled(image, work) as label:
             command = self._make_argv(image, program, label=label, mounts=mounts, options=options)
@@ -135,11 +137,7 @@ class DockerEngine:
         """Return the command of a container that holds the pipeline's code and the mounts."""
         daemon = docker_client.read_daemon()
         code = Mount(source=REPOSITORY / "pipeline", target=CODE / "pipeline")
-        bounds = Bounds(
-            memory_bytes=int(self.memory_gb * 1e9),
-            pids=self.pids,
-            gpus=image in self.gpu_images,
-        )
+        bounds = Bounds(memory_bytes=int(self.memory_gb * 1e9), pids=self.pids)
         # The client adds its own configuration's proxies to every container, unless told not to.
         proxies = [word for name in docker_client.list_client_proxies() for word in ("--env", name)]
         return make_argv(

@@ -34,7 +34,6 @@ class Bounds:
 
     memory_bytes: int
     pids: int
-    gpus: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +75,15 @@ def make_bound_options(bounds: Bounds) -> list[str]:
     options = ["--pids-limit", str(bounds.pids)]
     if bounds.memory_bytes:
         options += ["--memory", str(bounds.memory_bytes), "--memory-swap", str(bounds.memory_bytes)]
-    return options + (["--gpus", "all"] if bounds.gpus else [])
+    return options
+
+
+def make_gpu_options(sees_gpus: bool) -> list[str]:
+    """Return the options that show a container the host's GPUs: those of CUDA_VISIBLE_DEVICES."""
+    if not sees_gpus:
+        return []
+    chosen = ["--env", "CUDA_VISIBLE_DEVICES"] if "CUDA_VISIBLE_DEVICES" in os.environ else []
+    return ["--gpus", "all", *chosen]
 
 
 def make_user_options(daemon: Daemon, mounts: Sequence[Mount]) -> list[str]:

@@ -53,8 +53,9 @@ class HereEngine:
         *,
         inputs: Collection[Path] = (),
         port: int = 0,
+        gpus: bool = False,
     ) -> int:
-        return run_program(self.prefix, image, argv)
+        return run_program(self.prefix, image, argv, gpus=gpus)
 
 
 def _require_environment(image: str) -> None:

@@ -15,7 +15,8 @@ from pipeline.artifact.key import REPOSITORY
 
 LOCKS = REPOSITORY / "docker"
 PYTHON_VERSION = "3.11"
-ACCELERATOR = "cpu"
+CPU, CUDA = "cpu", "cuda"
+ACCELERATORS = (CPU, CUDA)
 
 LLAMA_LOCK = "llama.lock"
 LLAMA_BUILD_LOCK = "llama-build.lock"
@@ -62,15 +63,25 @@ class Image:
     """What is in an image.
 
     `llama`: the tools, libraries and converter at `<prefix>/llama`. `binding`: the Python package
-    llama_cpp over the same libraries. `locks` are installed in this order.
+    llama_cpp over the same libraries. `locks` are installed in this order; `pins` are further files
+    of docker/ that decide what is in it. Of the stages that run in it, `gpu_stages` see the GPUs.
     """
 
     name: str
     locks: tuple[str, ...]
     variables: Mapping[str, str]
     installed_bytes: int
+    accelerator: str = CPU
     llama: bool = False
     binding: bool = False
+    pins: tuple[str, ...] = ()
+    gpu_stages: frozenset[str] = frozenset()
+    only_in_containers: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The name that the image's variants share."""
+        return self.name.removesuffix(f"-{CUDA}")
 
 
 IMAGES = {
@@ -97,6 +108,26 @@ IMAGES = {
             installed_bytes=80_000_000,
             llama=True,
         ),
+        Image(
+            name="train-cuda",
+            accelerator=CUDA,
+            locks=("torch-cuda.lock", "train.lock"),
+            variables=_TORCH_VARIABLES,
+            installed_bytes=7_000_000_000,
+            gpu_stages=frozenset({"evaluate.checkpoint", "sft.adapter"}),
+        ),
+        # NVIDIA's compiler is in a build stage of its Dockerfile alone.
+        Image(
+            name="serve-cuda",
+            accelerator=CUDA,
+            locks=("serve.lock",),
+            variables=_PYTHON_VARIABLES,
+            installed_bytes=1_500_000_000,
+            llama=True,
+            pins=("llama-cuda.lock", "serve/backends", "serve/cuda.cmake"),
+            gpu_stages=frozenset({"evaluate.served"}),
+            only_in_containers=True,
+        ),
         # Runs no stage: pytest and the linters, on the host.
         Image(
             name="test",
@@ -108,13 +139,20 @@ IMAGES = {
 }
 
 
+def find_variant(kind: str, accelerator: str) -> Image:
+    """Return the image of a kind for an accelerator."""
+    return next(
+        image for image in IMAGES.values() if (image.kind, image.accelerator) == (kind, accelerator)
+    )
+
+
 def make_environment_document(image: Image) -> dict[str, object]:
     """Return everything that pins the image, for hashing and for reading."""
     return {
-        "accelerator": ACCELERATOR,
+        "accelerator": image.accelerator,
         "binding": image.binding,
         "llama": make_llama_document() if image.llama else None,
-        "locks": {lock: _hash_file(LOCKS / lock) for lock in image.locks},
+        "locks": {name: _hash_file(LOCKS / name) for name in (*image.locks, *image.pins)},
         "python": PYTHON_VERSION,
         "variables": dict(image.variables),
     }

@@ -6,6 +6,7 @@ has configured for pip and for the network reaches the build as secrets and moun
 
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from pipeline.artifact.file_lock import file_lock
 from pipeline.artifact.key import REPOSITORY
-from pipeline.engine import pip_settings, process
+from pipeline.engine import docker_client, pip_settings, process
 from pipeline.engine.container_image import (
     find_dockerfile,
     find_image,
@@ -25,13 +26,17 @@ from pipeline.engine.container_image import (
     make_tag,
 )
 from pipeline.engine.environment import read_envs_dir
-from pipeline.engine.image import ACCELERATOR, LLAMA_BUILD_LOCK, LLAMA_LOCK, LOCKS
+from pipeline.engine.image import IMAGES, LLAMA_BUILD_LOCK, LLAMA_LOCK, LOCKS, Image
 from pipeline.engine.image_registry import Registry
-from pipeline.errors import HostError
+from pipeline.errors import CapacityError, HostError
 from pipeline.log import say
 
 SOURCE_DATE_EPOCH = 1763683200
 """The one time in an image; the Dockerfiles' own default is the same."""
+
+# The image, the build stages that it comes from, and what pip and the compiler keep.
+_TIMES_INSTALLED = 3
+_LLAMA_BYTES = 3_000_000_000
 
 _PROXIES = ("all_proxy", "ftp_proxy", "http_proxy", "https_proxy", "no_proxy")
 _STEP = re.compile(r"#\d+ (\[.+? \d+/\d+\] \w+ .{0,50})")
@@ -40,15 +45,14 @@ _TALK = re.compile(r"#\d+ [\d.]+ ((?:llama\.cpp|convert|serve|train): .+)")
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What to build: an image, for what, and on which base if not the pinned one."""
+    """What to build: an image, and on which base if not the pinned one."""
 
     name: str
-    accelerator: str = ACCELERATOR
     base: str = ""
 
     @property
     def tag(self) -> str:
-        return make_tag(self.name, self.accelerator)
+        return make_tag(self.name)
 
 
 def provide(variant: Variant, registry: Registry | None) -> None:
@@ -56,20 +60,21 @@ def provide(variant: Variant, registry: Registry | None) -> None:
 
     Raises HostError when there is no Docker or the build fails.
     """
-    if find_image(variant.name, variant.accelerator):
+    if find_image(variant.name):
         say(f"{variant.tag}: here")
         return
     lock_name = variant.tag.replace(":", "-")
     with file_lock(read_envs_dir() / "locks" / lock_name, waiting_for=f"image {variant.tag}"):
-        if find_image(variant.name, variant.accelerator):
+        if find_image(variant.name):
             return
-        if registry and registry.find(variant.name, variant.accelerator):
+        if registry and registry.find(variant.name):
             return
         build(variant, tag=variant.tag)
 
 
 def build(variant: Variant, *, tag: str, options: Sequence[str] = ()) -> None:
     """Build the image under the tag, whatever is here already."""
+    _require_space(IMAGES[variant.name])
     log_path = read_envs_dir() / "logs" / f"{tag.replace(':', '-')}.log"
     log_path.unlink(missing_ok=True)
     started = time.monotonic()
@@ -87,12 +92,28 @@ def build(variant: Variant, *, tag: str, options: Sequence[str] = ()) -> None:
     say(f"{tag}: built, {time.monotonic() - started:.0f} s")
 
 
+def _require_space(image: Image) -> None:
+    """Raise CapacityError where Docker's disk, if this host sees it, cannot hold the build."""
+    place = docker_client.read_daemon().data_root
+    if not place.is_dir():
+        return
+    needed_bytes = _TIMES_INSTALLED * image.installed_bytes + (_LLAMA_BYTES if image.llama else 0)
+    free_bytes = shutil.disk_usage(place).free
+    if free_bytes < needed_bytes:
+        raise CapacityError(
+            f"not enough disk to build image {image.name}",
+            on=str(place),
+            why=f"{needed_bytes / 1e9:.1f} GB needed, {free_bytes / 1e9:.1f} GB free",
+            then="docker system prune (removes what no container uses), then run this again",
+        )
+
+
 def make_build_argv(variant: Variant, *, tag: str, options: Sequence[str]) -> list[str]:
     """Return the command that builds the image from the repository's Dockerfile."""
     values = {
-        "ACCEL": variant.accelerator,
-        "ENVIRONMENT": make_environment_digest(variant.name, variant.accelerator),
-        "RECIPE": make_recipe_digest(variant.name, variant.accelerator),
+        "ACCEL": IMAGES[variant.name].accelerator,
+        "ENVIRONMENT": make_environment_digest(variant.name),
+        "RECIPE": make_recipe_digest(variant.name),
         "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH),
     }
     if variant.base:
@@ -149,7 +170,7 @@ def _gather(variant: Variant, settings: dict[str, str], scratch: Path) -> list[t
 def list_locks(variant: Variant) -> list[Path]:
     """Return the locks that the image's Dockerfile mounts."""
     dockerfile = find_dockerfile(variant.name).read_text(encoding="utf-8")
-    sources = list_sources(dockerfile, variant.accelerator)
+    sources = list_sources(dockerfile, IMAGES[variant.name].accelerator)
     return [REPOSITORY / source for source in sources if source.endswith(".lock")]
 
 

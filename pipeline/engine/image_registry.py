@@ -21,7 +21,7 @@ from pipeline.engine.container_image import (
     make_tag,
 )
 from pipeline.engine.environment import read_envs_dir
-from pipeline.engine.image import ACCELERATOR, LOCKS
+from pipeline.engine.image import LOCKS
 from pipeline.errors import HostError
 from pipeline.log import say
 
@@ -35,58 +35,58 @@ class Registry:
     address: str
     lock: Path = IMAGES_LOCK
 
-    def make_reference(self, name: str, accelerator: str = ACCELERATOR) -> str:
+    def make_reference(self, name: str) -> str:
         """Return what the image is called there."""
-        return f"{self.address.rstrip('/')}/{make_tag(name, accelerator)}"
+        return f"{self.address.rstrip('/')}/{make_tag(name)}"
 
-    def find(self, name: str, accelerator: str = ACCELERATOR) -> bool:
+    def find(self, name: str) -> bool:
         """Pull the image if the registry has it; return whether it is here now."""
         try:
-            self.pull(name, accelerator)
+            self.pull(name)
         except HostError as error:
-            say(f"{self.make_reference(name, accelerator)}: {error.why.splitlines()[-1]}")
+            say(f"{self.make_reference(name)}: {error.why.splitlines()[-1]}")
             return False
         return True
 
-    def pull(self, name: str, accelerator: str = ACCELERATOR) -> None:
+    def pull(self, name: str) -> None:
         """Fetch the image, check its labels, give it its local tag and note its digest.
 
         Raises HostError when it is not there or not what its tag says.
         """
-        reference = self.make_reference(name, accelerator)
-        locked = _read_lock(self.lock).get(f"{name}-{accelerator}", {})
-        same_recipe = locked.get("recipe") == make_recipe_digest(name, accelerator)
+        reference = self.make_reference(name)
+        locked = _read_lock(self.lock).get(name, {})
+        same_recipe = locked.get("recipe") == make_recipe_digest(name)
         if same_recipe and locked["reference"].startswith(f"{reference.rpartition(':')[0]}@"):
             reference = locked["reference"]
         _run("pull", "--quiet", reference)
         (found,) = docker_client.read_images([reference])
-        check_labels(found, reference, make_labels(name, accelerator))
-        _run("tag", reference, make_tag(name, accelerator))
-        self._note(name, accelerator)
+        check_labels(found, reference, make_labels(name))
+        _run("tag", reference, make_tag(name))
+        self._note(name)
 
-    def push(self, name: str, accelerator: str = ACCELERATOR) -> None:
+    def push(self, name: str) -> None:
         """Send this host's image to the registry and note its digest.
 
         Raises HostError when there is no such image here, or the registry refuses it.
         """
-        tag, reference = make_tag(name, accelerator), self.make_reference(name, accelerator)
-        if not find_image(name, accelerator):
+        tag, reference = make_tag(name), self.make_reference(name)
+        if not find_image(name):
             raise HostError(
                 "an image cannot be pushed", on=tag, why="it is not here", then="make images"
             )
         _run("tag", tag, reference)
         _run("push", "--quiet", reference)
-        self._note(name, accelerator)
+        self._note(name)
 
-    def _note(self, name: str, accelerator: str) -> None:
+    def _note(self, name: str) -> None:
         """Write the digest that Docker knows the image by in this registry into the lock."""
-        reference = self.make_reference(name, accelerator)
+        reference = self.make_reference(name)
         repository = reference.rpartition(":")[0]
-        (image,) = docker_client.read_images([make_tag(name, accelerator)])
+        (image,) = docker_client.read_images([make_tag(name)])
         (pinned,) = [each for each in image["RepoDigests"] if each.startswith(f"{repository}@")]
-        entry = {"recipe": make_recipe_digest(name, accelerator), "reference": pinned}
+        entry = {"recipe": make_recipe_digest(name), "reference": pinned}
         with file_lock(read_envs_dir() / "locks" / self.lock.name, waiting_for=str(self.lock)):
-            document = _read_lock(self.lock) | {f"{name}-{accelerator}": entry}
+            document = _read_lock(self.lock) | {name: entry}
             partial = self.lock.with_suffix(".partial")
             partial.write_text(f"{json.dumps(document, indent=2, sort_keys=True)}\n", "utf-8")
             partial.replace(self.lock)

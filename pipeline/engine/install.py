@@ -3,7 +3,8 @@
 It runs the virtual-environment engine's own steps, so that a container and a virtual environment
 hold the same packages. A directory made from the same locks has the same bytes:
 - `llama DIR`: llama.cpp as `llama.py` describes it: `bin/`, `lib/`, `src/`, `wheel/`
-- `image NAME DIR [--llama DIR]`: the image's prefix, without pip and without the binding's wheel
+- `image NAME DIR [--llama DIR] [--accelerator A]`: the image's prefix, without pip and without the
+  binding's wheel
 
 The Dockerfiles name what runs here, file by file, in `.dockerignore`.
 """
@@ -17,19 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.engine import llama, packages, process
-from pipeline.engine.image import ACCELERATOR, IMAGES, LOCKS, Image
+from pipeline.engine.image import ACCELERATORS, CPU, IMAGES, LOCKS, Image, find_variant
 from pipeline.errors import HostError, TristillError
 from pipeline.log import start_log
 
 _LLAMA_FOLDERS = ("bin", "lib", "src")
 # What `python -m venv` puts into each environment.
 _INSTALLERS = ("pip", "setuptools")
-
-
-def list_locks(image: Image, accelerator: str) -> list[Path]:
-    """Return the locks of the image's packages; torch has one per accelerator."""
-    ours, theirs = f"torch-{ACCELERATOR}.lock", f"torch-{accelerator}.lock"
-    return [LOCKS / (theirs if name == ours else name) for name in image.locks]
 
 
 def install_llama(path: Path) -> None:
@@ -44,11 +39,11 @@ def install_llama(path: Path) -> None:
     shutil.rmtree(scratch)
 
 
-def install_image(image: Image, path: Path, *, compiled: Path | None, accelerator: str) -> None:
+def install_image(image: Image, path: Path, *, compiled: Path | None) -> None:
     """Make the image's prefix at `path`; `compiled` is what `install_llama` made."""
     with tempfile.TemporaryDirectory() as scratch:
         title, log_path = image.name, Path(scratch) / "log"
-        locks = list_locks(image, accelerator)
+        locks = [LOCKS / lock for lock in image.locks]
         packages.make_venv(path, locks, title=title, log_path=log_path)
         if image.llama and compiled:
             _copy_llama(compiled, path, log_path=log_path)
@@ -91,10 +86,10 @@ def _make_parser() -> argparse.ArgumentParser:
     of_llama = what.add_parser("llama")
     of_llama.add_argument("path", type=Path, metavar="DIR")
     of_image = what.add_parser("image")
-    of_image.add_argument("name", choices=sorted(IMAGES))
+    of_image.add_argument("name", choices=sorted({each.kind for each in IMAGES.values()}))
     of_image.add_argument("path", type=Path, metavar="DIR")
     of_image.add_argument("--llama", type=Path, metavar="DIR")
-    of_image.add_argument("--accelerator", choices=("cpu", "cuda"), default=ACCELERATOR)
+    of_image.add_argument("--accelerator", choices=ACCELERATORS, default=CPU)
     return parser
 
 
@@ -108,12 +103,8 @@ def main(argv: Sequence[str]) -> int:
         if arguments.what == "llama":
             install_llama(arguments.path)
         else:
-            install_image(
-                IMAGES[arguments.name],
-                arguments.path,
-                compiled=arguments.llama,
-                accelerator=arguments.accelerator,
-            )
+            image = find_variant(arguments.name, arguments.accelerator)
+            install_image(image, arguments.path, compiled=arguments.llama)
     except TristillError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

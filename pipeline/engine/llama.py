@@ -130,6 +130,8 @@ def _compile(source: Path, out: Path, *, tools: Path, title: str, log_path: Path
     configure: list[str | Path] = [
         *(tools / "bin" / "cmake", "-S", source, "-B", out, "-G", "Ninja", *LLAMA_FLAGS),
         *(f"-DCMAKE_C_FLAGS={mapped}", f"-DCMAKE_CXX_FLAGS={mapped}"),
+        # Else ggml's version would be that of a repository around the directory, if any.
+        *("-DGIT_EXE=", "-DGGML_BUILD_COMMIT=pinned"),
         # One relative path serves the programs in bin/ and the libraries in lib/.
         *("-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON", "-DCMAKE_INSTALL_RPATH=$ORIGIN/../lib"),
     ]
@@ -196,8 +198,6 @@ def _make_variables(tools: Path) -> dict[str, str]:
     variables = packages.make_host_environment()
     for name in ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CMAKE_ARGS", "CMAKE_GENERATOR"):
         variables.pop(name, None)
-    # Else a repository around the directory would give its commit to ggml's version.
-    variables["GIT_CEILING_DIRECTORIES"] = str(tools.parent)
     variables["PATH"] = f"{tools / 'bin'}:{variables.get('PATH', os.defpath)}"
     return variables
 

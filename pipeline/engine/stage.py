@@ -4,6 +4,7 @@ A stage cannot tell that it is not in a container.
 """
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -35,19 +36,26 @@ def run_stage(
     return process.run(
         [python, "-m", "pipeline.job", document],
         log_path=log,
-        environment={**make_stage_variables(image, work), **varied},
+        environment={
+            **make_stage_variables(image, work),
+            **_make_gpu_variables(job["stage"] in IMAGES[image].gpu_stages),
+            **varied,
+        },
         cwd=work,
         umask=variation.umask if variation else 0o022,
         on_line=_show_line,
     )
 
 
-def run_program(prefix: Path, image: str, argv: Sequence[str]) -> int:
+def run_program(prefix: Path, image: str, argv: Sequence[str], *, gpus: bool) -> int:
     """Run a program of the environment on the caller's terminal; return its exit code."""
     with tempfile.TemporaryDirectory(prefix="tristill-") as work:
         return process.run_in_foreground(
             [prefix / argv[0], *argv[1:]],
-            environment=make_stage_variables(image, Path(work)),
+            environment={
+                **make_stage_variables(image, Path(work)),
+                **_make_gpu_variables(gpus),
+            },
         )
 
 
@@ -63,6 +71,14 @@ def make_stage_variables(image: str, work: Path) -> dict[str, str]:
         "TMPDIR": str(scratch),
         "USER": "tristill",
     }
+
+
+def _make_gpu_variables(sees_gpus: bool) -> dict[str, str]:
+    """Return the caller's choice of GPUs where they may be seen, else the choice of none."""
+    name = "CUDA_VISIBLE_DEVICES"
+    if not sees_gpus:
+        return {name: ""}
+    return {name: os.environ[name]} if name in os.environ else {}
 
 
 def _show_line(line: str) -> None:

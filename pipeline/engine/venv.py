@@ -11,13 +11,14 @@ from pipeline.engine import environment as environments
 from pipeline.engine import llama, packages
 from pipeline.engine.environment import Environment, make_interpreter_document, make_once
 from pipeline.engine.image import (
+    CPU,
     IMAGES,
     LOCKS,
     Image,
     make_environment_document,
     make_files_document,
 )
-from pipeline.errors import CapacityError
+from pipeline.errors import CapacityError, HostError
 from pipeline.log import say
 
 # Made and compiled: the source tree and the objects, which go afterwards, are the most of it.
@@ -36,6 +37,8 @@ def prepare(images: Collection[str], *, envs_dir: Path) -> None:
 
     Raises HostError when this host cannot, CapacityError when the disk is too small.
     """
+    for name in sorted(images):
+        _require_venv(IMAGES[name])
     missing = _find_missing(images, envs_dir)
     if not missing:
         return
@@ -69,6 +72,17 @@ def _find_missing(images: Collection[str], envs_dir: Path) -> list[_Missing]:
         if not make_environment(image).is_complete(envs_dir)
     ]
     return missing
+
+
+def _require_venv(image: Image) -> None:
+    if image.only_in_containers:
+        raise HostError(
+            "an image cannot be had as a virtual environment",
+            on=f"image {image.name}",
+            why="it is compiled for NVIDIA GPUs, in a build stage of its Dockerfile",
+            then="make pull REGISTRY=... (or make images), then --engine docker; or set"
+            f' accelerator = "{CPU}" in the recipe\'s table [{image.kind}]',
+        )
 
 
 def python_of(image: str, envs_dir: Path) -> Path:

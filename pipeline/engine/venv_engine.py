@@ -44,9 +44,10 @@ class VenvEngine:
         *,
         inputs: Collection[Path] = (),
         port: int = 0,
+        gpus: bool = False,
     ) -> int:
         prefix = venv.python_of(image, self.envs_dir).parents[1]
-        return run_program(prefix, image, argv)
+        return run_program(prefix, image, argv, gpus=gpus)
 
 
 def make_engine() -> Engine:

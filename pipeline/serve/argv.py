@@ -11,7 +11,8 @@ from dataclasses import dataclass
 class ServerSettings:
     """What a server is asked to be; `context` counts the tokens of one slot.
 
-    Port 0 lets the kernel choose a free one. `threads` 0 leaves the choice to llama.cpp.
+    Port 0 lets the kernel choose a free one. `threads` 0 leaves the choice to llama.cpp. `device`
+    holds every layer, and the server refuses to start without it; "" leaves that to llama.cpp, too.
     """
 
     host: str
@@ -21,6 +22,7 @@ class ServerSettings:
     threads: int
     web_page: bool
     api_key_file: str | None = None
+    device: str = ""
 
 
 def make_server_argv(server: str, gguf: str, settings: ServerSettings) -> list[str]:
@@ -36,6 +38,8 @@ def make_server_argv(server: str, gguf: str, settings: ServerSettings) -> list[s
         argv += ["--threads", str(settings.threads), "--threads-batch", str(settings.threads)]
     if not settings.web_page:
         argv += ["--no-webui"]
+    if settings.device:
+        argv += ["--device", settings.device, "--n-gpu-layers", "all", "--fit", "off"]
     if settings.api_key_file is not None:
         argv += ["--api-key-file", settings.api_key_file]
     return argv

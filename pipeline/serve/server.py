@@ -33,12 +33,20 @@ _PR_SET_PDEATHSIG = 1
 
 @contextmanager
 def llama_server(
-    gguf: Path, *, context: int, parallel: int, threads: int, start_s: float = START_S
+    gguf: Path,
+    *,
+    context: int,
+    parallel: int,
+    threads: int,
+    device: str = "",
+    start_s: float = START_S,
 ) -> Iterator[str]:
     """Serve the file and yield the server's base URL, without a slash at its end.
 
-    `context` counts the tokens of one slot. Raises StageError with the server's last lines when it
-    dies or is not ready within `start_s` seconds.
+    `context` counts the tokens of one slot; `device` is one that must hold the model.
+
+    Raises StageError with the server's last lines when it dies or is not ready within `start_s`
+    seconds.
     """
     settings = ServerSettings(
         host="127.0.0.1",
@@ -47,6 +55,7 @@ def llama_server(
         parallel=parallel,
         threads=threads,
         web_page=False,
+        device=device,
     )
     program = Path(sys.prefix) / "llama" / "bin" / "llama-server"
     argv = make_server_argv(str(program), str(gguf), settings)

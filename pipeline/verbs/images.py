@@ -4,12 +4,13 @@ import argparse
 import sys
 
 from pipeline.engine import docker_client
-from pipeline.engine.container_image import ACCELERATORS, NAMES
-from pipeline.engine.image import ACCELERATOR
+from pipeline.engine.container_image import NAMES
 from pipeline.engine.image_build import Variant, provide
 from pipeline.engine.image_check import check
 from pipeline.engine.image_registry import Registry
 from pipeline.errors import UsageError
+from pipeline.plan import list_images
+from pipeline.recipe import read_recipe
 from pipeline.report.table import format_bytes, format_table
 
 
@@ -17,8 +18,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Build the images that are missing, pull or push them, list them, or check one."""
     docker_client.read_daemon()
     variants = [
-        Variant(name=name, accelerator=arguments.accelerator, base=arguments.base)
-        for name in arguments.image or NAMES
+        Variant(name=name, base=arguments.base)
+        for name in arguments.image or list_images(read_recipe(arguments.recipe))
     ]
     if arguments.what == "list":
         sys.stdout.write(_list(variants))
@@ -42,7 +43,7 @@ def _act(what: str, variant: Variant, registry: Registry | None) -> None:
         sys.stdout.write(check(variant))
     elif registry:
         act = registry.pull if what == "pull" else registry.push
-        act(variant.name, variant.accelerator)
+        act(variant.name)
 
 
 def _list(variants: list[Variant]) -> str:
@@ -64,7 +65,7 @@ def _list(variants: list[Variant]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("build", "pull", "push", "list", "check"))
-    parser.add_argument("image", nargs="*", choices=[*NAMES, []], metavar="IMAGE")
+    about = f"{', '.join(NAMES)}; without any, those that the recipe's stages run in"
+    parser.add_argument("image", nargs="*", choices=[*NAMES, []], metavar="IMAGE", help=about)
     parser.add_argument("--registry", default="", help="such as registry.example/somebody")
-    parser.add_argument("--accelerator", choices=ACCELERATORS, default=ACCELERATOR)
     parser.add_argument("--base", default="", metavar="IMAGE", help="instead of the pinned Debian")

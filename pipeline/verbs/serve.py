@@ -15,7 +15,7 @@ def run(arguments: argparse.Namespace) -> int:
     wanted = f"gguf-{settings.type}"
     with using(project.store, [step.directory for step in project.make_steps([wanted])]):
         sealed = project.build([wanted])
-        project.engine.prepare(["serve"])
+        project.engine.prepare([settings.image])
         say(f"serving {wanted} on http://127.0.0.1:{settings.port} (Ctrl-C stops it)")
         gguf = sealed[wanted].path / "model.gguf"
         argv = make_server_argv(
@@ -30,7 +30,13 @@ def run(arguments: argparse.Namespace) -> int:
                 web_page=False,
             ),
         )
-        return project.engine.interact("serve", argv, inputs=[gguf], port=settings.port)
+        return project.engine.interact(
+            settings.image,
+            argv,
+            inputs=[gguf],
+            port=settings.port,
+            gpus=settings.accelerator == "cuda",
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -65,6 +65,7 @@ class HereEngine:
         *,
         inputs: Collection[Path] = (),
         port: int = 0,
+        gpus: bool = False,
     ) -> int:
         raise NotImplementedError
 

@@ -47,11 +47,11 @@ HEALTHCHECK CMD ["/bin/false"]
 TAG = f"tristill-small:{hashlib.sha256(_DOCKERFILE.encode()).hexdigest()[:16]}"
 
 
-def make_small_tag(name: str, accelerator: str = "cpu") -> str:
+def make_small_tag(name: str) -> str:
     return TAG
 
 
-def make_no_labels(name: str, accelerator: str = "cpu") -> dict[str, str]:
+def make_no_labels(name: str) -> dict[str, str]:
     return {}
 
 

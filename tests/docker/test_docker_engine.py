@@ -258,7 +258,7 @@ def test_an_image_without_the_program_is_told(
 
 
 def test_a_missing_image_is_not_looked_for_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make_absent(name: str, accelerator: str = "cpu") -> str:
+    def make_absent(name: str) -> str:
         return "tristill-absent:cpu-0"
 
     monkeypatch.setattr(container_image, "make_tag", make_absent)

@@ -11,11 +11,12 @@ import pytest
 
 from pipeline.engine import docker_client
 from pipeline.engine.container_image import NAMES, find_image, make_tag
-from pipeline.engine.image import IMAGES, LOCKS
+from pipeline.engine.image import CPU, IMAGES, LOCKS
 from pipeline.engine.image_build import Variant, provide
 
 pytestmark = pytest.mark.docker
 
+_NAMES = [name for name in NAMES if IMAGES[name].accelerator == CPU]
 _BASE = "tristill-base:bookworm"
 _HARDENED = (
     *("docker", "run", "--rm", "--pull", "never", "--read-only", "--network", "none"),
@@ -58,7 +59,7 @@ print(json.dumps(found))
 """
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=_NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     """An image's name; the image is built when this host lacks it."""
     return _provide(str(request.param))

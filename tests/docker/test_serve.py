@@ -66,6 +66,19 @@ def test_a_bare_run_answers_chats_with_the_model(bare: Container) -> None:
     assert _answer(bare).endswith(f"</think>\n{read_problem()[1]}")
 
 
+def test_a_bare_run_takes_the_code_that_suits_this_cpu(bare: Container) -> None:
+    maps = ask_docker("exec", bare.name, "sh", "-c", "cat /proc/[0-9]*/maps")
+    folder = "/opt/tristill/llama/backends"
+    (taken,) = set(re.findall(rf"{folder}/libggml-cpu-(\w+)\.so", maps))
+    assert f"{folder}/libggml.so" in maps
+    assert "/opt/tristill/llama/lib/libggml" not in maps
+    listed = ask_docker("exec", bare.name, "ls", folder)
+    offered = set(re.findall(r"libggml-cpu-(\w+)\.so", listed))
+    assert offered == {"x64", "sse42", "haswell", "skylakex", "icelake", "zen4", "alderlake"}
+    has_avx2 = " avx2 " in Path("/proc/cpuinfo").read_text()
+    assert (taken in {"x64", "sse42"}) == (not has_avx2)
+
+
 def test_it_has_the_models_context_one_slot_and_all_cores(bare: Container) -> None:
     props = json.loads(fetch(f"{bare.url}/props")[2])
     _, _, models = fetch(f"{bare.url}/v1/models")

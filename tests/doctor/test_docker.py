@@ -1,12 +1,13 @@
 """What keeps Docker from being used is told with its one fix, and never stops a build."""
 
 import pwd
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.engine.container_image import NAMES, make_tag
-from tests.doctor.fake_host import SHORT_S, FakeHost, make_docker_info, make_silent_info
+from pipeline.engine.container_image import make_tag
+from tests.doctor.fake_host import NEEDS, SHORT_S, FakeHost, make_docker_info, make_silent_info
 
 _SOCKET = "unix:///var/run/docker.sock"
 _ABSENT = f"Cannot connect to the Docker daemon at {_SOCKET}. Is the docker daemon running?"
@@ -15,6 +16,8 @@ _REFUSED = (
     ' "http://%2Fvar%2Frun%2Fdocker.sock/v1.45/info": dial unix /var/run/docker.sock: connect:'
     " permission denied"
 )
+
+_IMAGES = ("convert", "serve", "train")
 
 
 def _add_docker(
@@ -221,7 +224,7 @@ def test_compose_without_a_plugin(host: FakeHost, version: str, state: str) -> N
 
 
 def test_the_engine_is_docker_once_all_images_are_here(host: FakeHost) -> None:
-    tags = [make_tag(name) for name in NAMES]
+    tags = [make_tag(name) for name in _IMAGES]
     _add_docker(host, make_docker_info(), images="\n".join(tags[1:]))
     some = host.examine()
     assert some["images"].state == "warning"
@@ -232,7 +235,7 @@ def test_the_engine_is_docker_once_all_images_are_here(host: FakeHost) -> None:
 
     _add_docker(host, make_docker_info(), images="\n".join([*tags, "tristill-convert:old"]))
     found = host.examine()
-    assert found["images"].what == f"{', '.join(NAMES)} are here"
+    assert found["images"].what == f"{', '.join(_IMAGES)} are here"
     assert "engine docker" in found["engine"].what
     # What only virtual environments need stops no build in containers.
     assert found["compilers"].state == "warning"
@@ -243,6 +246,20 @@ def test_a_host_that_is_itself_an_image_needs_no_compiler(host: FakeHost) -> Non
     found = host.examine(host.make_machine({"TRISTILL_IMAGE": "train"}))
     assert found["engine"].what == "this host is image train: --engine here runs its stages"
     assert found["compilers"].state == "warning"
+
+
+def test_an_image_that_only_a_container_holds_needs_docker(host: FakeHost) -> None:
+    needs = replace(NEEDS, images=("convert", "serve-cuda", "train-cuda"))
+    found = host.examine(needs=needs)["images"]
+    assert (found.state, found.what) == ("problem", "the recipe needs image serve-cuda")
+    assert 'accelerator = "cpu"' in found.fix
+    tags = "\n".join(map(make_tag, needs.images))
+    _add_docker(host, make_docker_info(), images=make_tag("convert"))
+    found = host.examine(needs=needs)["images"]
+    assert found.state == "problem"
+    assert "serve-cuda has no other form" in found.why
+    _add_docker(host, make_docker_info(), images=tags)
+    assert host.examine(needs=needs)["images"].state == "ok"
 
 
 def test_images_that_docker_does_not_list(host: FakeHost) -> None:

@@ -39,7 +39,7 @@ def test_files_that_nobody_hashed_are_left_alone(
         patch.setattr(source_files, "hash_file", refuse)
         needs = read_needs(recipe, store)
     assert not needs.settled
-    assert needs.images == ("convert", "serve", "train")
+    assert needs.images == ("convert", "serve-cuda", "train-cuda")
     assert set(needs.missing_bytes) >= {"rows", "base", "text", "adapter", "gguf-Q4_K_M"}
     assert not store.root.exists()
 

@@ -108,7 +108,10 @@ def test_nothing_is_written(host: FakeHost) -> None:
     (host.home / "envs" / "locks").mkdir(parents=True)
     recipe = host.home / "mine.toml"
     (host.home / "rows.jsonl").write_text("{}\n")
-    recipe.write_text('[base]\nsource = "demo"\n[dataset]\nsource = "rows.jsonl"\n')
+    recipe.write_text(
+        '[base]\nsource = "demo"\n[dataset]\nsource = "rows.jsonl"\n'
+        '[train]\naccelerator = "cpu"\n[serve]\naccelerator = "cpu"\n'
+    )
     before = _list(host.home)
     for name in (str(recipe), "recipes/demo.toml"):
         assert _run(host, "--recipe", name).returncode == 0

@@ -72,9 +72,9 @@ class FakeDocker:
         path.write_text(json.dumps(answers | {name: value}))
 
 
-def make_tag(name: str, accelerator: str = "cpu") -> str:
+def make_tag(name: str) -> str:
     """Return the tag of an image, the same whatever its recipe."""
-    return f"tristill-{name}:{accelerator}-1"
+    return f"tristill-{name}:cpu-1"
 
 
 def install_fake_docker(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
@@ -88,7 +88,7 @@ def install_fake_docker(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDo
     monkeypatch.setenv("DOCKER_CONFIG", str(folder))
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(container_image, "make_tag", make_tag)
-    monkeypatch.setattr(container_image, "make_labels", lambda name, accelerator: {})
+    monkeypatch.setattr(container_image, "make_labels", lambda name: {})
     fake = FakeDocker(folder)
     fake.describe()
     return fake

@@ -19,11 +19,10 @@ from pipeline.engine.container_image import (
     list_sources,
     make_environment_digest,
     make_labels,
-    make_recipe_digest,
     make_tag,
 )
 from pipeline.engine.image import IMAGES, make_environment_document
-from pipeline.errors import HostError, UsageError
+from pipeline.errors import HostError
 
 _PINNED = re.compile(r"debian:bookworm-\d{8}-slim@sha256:[0-9a-f]{64}")
 _AROUND = {
@@ -66,7 +65,7 @@ def _read_stages(name: str) -> dict[str, list[tuple[str, str]]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_dockerfile_sets_what_the_code_says(name: str) -> None:
-    own = {"TRISTILL_IMAGE": name}
+    own = {"TRISTILL_IMAGE": IMAGES[name].kind}
     assert _read_final(name, "ENV") == {**IMAGES[name].variables, **_AROUND, **own}
 
 
@@ -119,7 +118,7 @@ def test_the_repository_reaches_a_build_by_mounts_alone(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_dockerfile_mounts_is_let_into_the_build(name: str) -> None:
     dockerfile = find_dockerfile(name).read_text()
-    sources = list_sources(dockerfile)
+    sources = list_sources(dockerfile, "cpu")
     for mounted in re.findall(r"type=bind,source=([^,]+)", dockerfile):
         path = mounted.replace("${ACCEL}", "cpu")
         assert any(f"{source}/".startswith(f"{path}/") for source in sources), path
@@ -145,7 +144,7 @@ def test_a_build_sees_what_the_installer_imports_and_no_more() -> None:
         check=True,
     )
     imported = {str(Path(path).relative_to(REPOSITORY)) for path in told.stdout.splitlines()}
-    sources = list_sources(find_dockerfile("convert").read_text())
+    sources = list_sources(find_dockerfile("convert").read_text(), "cpu")
     assert {path for path in sources if path.startswith("pipeline/")} == imported
 
 
@@ -157,15 +156,17 @@ def test_the_environment_is_that_of_the_virtual_environment(name: str) -> None:
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of what images are made from."""
-    names = [f"Dockerfile.{name}" for name in NAMES]
+    names = [find_dockerfile(name).name for name in NAMES]
     sources = {
-        source for name in NAMES for source in list_sources(find_dockerfile(name).read_text())
+        source
+        for name in NAMES
+        for source in list_sources(find_dockerfile(name).read_text(), IMAGES[name].accelerator)
     }
     for path in (".dockerignore", *names, *sources):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(REPOSITORY / path, tmp_path / path)
     monkeypatch.setattr(container_image, "REPOSITORY", tmp_path)
-    for module in (image, install, container_image):
+    for module in (image, install):
         monkeypatch.setattr(module, "LOCKS", tmp_path / "docker")
     return tmp_path
 
@@ -200,14 +201,23 @@ def test_what_does_not_make_an_image_is_not_in_its_tag(copy: Path, path: str) ->
     assert make_tag("convert") == before
 
 
-def test_another_accelerator_has_a_lock_and_a_tag_of_its_own(copy: Path) -> None:
-    (copy / "docker" / "torch-cuda.lock").unlink(missing_ok=True)
-    with pytest.raises(UsageError, match=r"torch-cuda\.lock"):
-        make_tag("train", "cuda")
-    (copy / "docker" / "torch-cuda.lock").write_text("torch==2\n")
-    assert make_tag("train", "cuda").startswith("tristill-train:cuda-")
-    assert make_recipe_digest("train", "cuda") != make_recipe_digest("train", "cpu")
-    assert make_environment_digest("train", "cuda") != make_environment_digest("train", "cpu")
+@pytest.mark.parametrize(
+    ("path", "changed"),
+    [
+        ("docker/torch-cuda.lock", {"train-cuda"}),
+        ("docker/torch-cpu.lock", {"convert", "train"}),
+        ("docker/llama-cuda.lock", {"serve-cuda"}),
+        ("docker/serve/cuda.cmake", {"serve-cuda"}),
+    ],
+)
+def test_a_variant_has_an_environment_of_its_own(copy: Path, path: str, changed: set[str]) -> None:
+    assert make_tag("train-cuda").startswith("tristill-train:cuda-")
+    before = {name: make_environment_digest(name) for name in NAMES}
+    assert len(set(before.values())) == len(NAMES)
+    with (copy / path).open("a") as file:
+        file.write("# changed\n")
+    after = {name: make_environment_digest(name) for name in NAMES}
+    assert {name for name in NAMES if after[name] != before[name]} == changed
 
 
 def _hold(monkeypatch: pytest.MonkeyPatch, *documents: dict[str, Any]) -> None:

@@ -103,17 +103,23 @@ def test_a_stage_may_read_its_inputs_and_write_its_output(
     }
 
 
-def test_limits_and_gpus_only_where_they_are_wanted(docker: FakeDocker, work: Path) -> None:
-    settings: dict[str, Any] = {"memory_gb": 1.5, "pids": 99, "gpu_images": frozenset({"train"})}
-    _run(work, _make_job(work), **settings)
+def test_limits_and_gpus_only_where_they_are_wanted(
+    docker: FakeDocker, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    docker.hold("train-cuda")
+    _run(work, _make_job(work), memory_gb=1.5, pids=99)
     words = _read_run(docker)
     start = words.index("--pids-limit")
-    assert words[start : start + 8] == [
+    assert words[start : start + 6] == [
         *("--pids-limit", "99", "--memory", "1500000000", "--memory-swap", "1500000000"),
-        *("--gpus", "all"),
     ]
-    DockerEngine(**settings).run("convert", _make_job(work), work=work, log=work / "log")
-    assert "--gpus" not in docker.read_calls("run")[-1]
+    assert "--gpus" not in words
+    for stage, sees in (("sft.dataset", False), ("sft.adapter", True)):
+        job = {**_make_job(work), "stage": stage}
+        DockerEngine().run("train-cuda", job, work=work, log=work / "log")
+        words = docker.read_calls("run")[-1]
+        assert ("--gpus" in words) == ("CUDA_VISIBLE_DEVICES" in words) == sees
 
 
 def test_a_rebuild_changes_what_its_variation_says(

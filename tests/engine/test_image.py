@@ -1,5 +1,6 @@
 """The digest of an image covers what pins it; the locks name every byte and no machine."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from pipeline.engine.image import (
     LOCKS,
     make_environment_document,
 )
-from pipeline.engine.locks import NAMES
+from pipeline.engine.locks import NAMES, WHEELS
 
 # All but the digests of pulled images.
 _LOCKS = sorted(lock for lock in LOCKS.glob("*.lock") if lock.name != "images.lock")
@@ -29,7 +30,9 @@ def _read_pins(lock: Path) -> dict[str, str]:
 
 
 def test_each_image_has_its_own_digest() -> None:
-    assert len({make_digest(make_environment_document(each)) for each in IMAGES.values()}) == 4
+    assert len({make_digest(make_environment_document(each)) for each in IMAGES.values()}) == len(
+        IMAGES
+    )
 
 
 def test_a_variable_a_lock_and_the_flags_change_the_digest(
@@ -81,7 +84,21 @@ def test_a_lock_holds_what_was_asked_for(name: str) -> None:
 
 
 def test_torch_stands_in_its_own_lock_alone() -> None:
-    assert [lock.name for lock in _LOCKS if "torch" in _read_pins(lock)] == ["torch-cpu.lock"]
+    holders = [lock.name for lock in _LOCKS if "torch" in _read_pins(lock)]
+    assert holders == ["torch-cpu.lock", "torch-cuda.lock"]
+    cpu, cuda = (_read_pins(LOCKS / name)["torch"] for name in holders)
+    assert cpu == f"{cuda}+cpu"
+    shared = (_read_pins(LOCKS / name).keys() for name in IMAGES["train-cuda"].locks)
+    assert not set.intersection(*map(set, shared))
+
+
+def test_the_size_of_the_wheels_is_that_of_these_locks() -> None:
+    sizes = json.loads(WHEELS.read_text())
+    locks = IMAGES["train-cuda"].locks
+    assert sizes.keys() == set(locks)
+    digests = image.make_files_document(*(LOCKS / lock for lock in locks))
+    assert {lock: sizes[lock]["sha256"] for lock in locks} == digests, "run `make locks`"
+    assert 2.5e9 < sum(each["bytes"] for each in sizes.values()) < 3.5e9
 
 
 def test_train_and_convert_agree_on_what_both_have() -> None:

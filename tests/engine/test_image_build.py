@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +20,7 @@ from pipeline.engine.container_image import (
 )
 from pipeline.engine.image_build import Variant, build, make_build_argv, provide
 from pipeline.engine.image_registry import Registry
-from pipeline.errors import HostError
+from pipeline.errors import CapacityError, HostError
 from tests.engine.fake_images import FakeImages, install_fake_images
 
 _TRAIN = Variant(name="train")
@@ -124,3 +126,13 @@ def test_a_build_that_fails_says_why(docker: FakeImages) -> None:
         build(_TRAIN, tag="some:tag")
     log = caught.value.then.partition("read ")[2].partition(";")[0]
     assert "the last words of the build" in Path(log).read_text()
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_work(
+    docker: FakeImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = SimpleNamespace(free=10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(CapacityError, match=r"1\.0 GB free"):
+        provide(_TRAIN, None)
+    assert docker.read_calls("build") == []

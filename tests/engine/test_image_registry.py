@@ -37,16 +37,16 @@ def test_a_pulled_image_gets_its_name_and_a_line_in_the_lock(
     registry.pull("train")
     assert docker.read_calls("pull") == [["pull", "--quiet", reference]]
     assert docker.read_calls("tag") == [["tag", reference, make_tag("train")]]
-    assert _read(registry) == {"train-cpu": _ENTRY}
+    assert _read(registry) == {"train": _ENTRY}
 
 
 def test_a_later_pull_takes_the_digest_in_the_lock(docker: FakeImages, registry: Registry) -> None:
     other = {"recipe": "0" * 64, "reference": "reg.example/me/tristill-serve@sha256:0"}
-    registry.lock.write_text(json.dumps({"train-cpu": _ENTRY, "serve-cpu": other}))
+    registry.lock.write_text(json.dumps({"train": _ENTRY, "serve": other}))
     docker.hold(_PINNED, make_labels("train"))
     registry.pull("train")
     assert docker.read_calls("pull") == [["pull", "--quiet", _PINNED]]
-    assert _read(registry) == {"train-cpu": _ENTRY, "serve-cpu": other}
+    assert _read(registry) == {"train": _ENTRY, "serve": other}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_later_pull_takes_the_digest_in_the_lock(docker: FakeImages, registry:
 def test_a_digest_of_another_recipe_or_registry_is_not_taken(
     docker: FakeImages, registry: Registry, entry: dict[str, str]
 ) -> None:
-    registry.lock.write_text(json.dumps({"train-cpu": entry}))
+    registry.lock.write_text(json.dumps({"train": entry}))
     docker.hold(registry.make_reference("train"), make_labels("train"))
     registry.pull("train")
     assert docker.read_calls("pull") == [["pull", "--quiet", registry.make_reference("train")]]
@@ -86,7 +86,7 @@ def test_a_pushed_image_has_a_line_in_the_lock(docker: FakeImages, registry: Reg
     reference = f"reg.example/me/{make_tag('train')}"
     assert docker.read_calls("tag") == [["tag", make_tag("train"), reference]]
     assert docker.read_calls("push") == [["push", "--quiet", reference]]
-    assert _read(registry) == {"train-cpu": _ENTRY}
+    assert _read(registry) == {"train": _ENTRY}
 
 
 def test_an_image_that_is_not_here_is_not_pushed(docker: FakeImages, registry: Registry) -> None:

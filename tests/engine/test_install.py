@@ -2,13 +2,14 @@
 
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.engine import install, llama
-from pipeline.engine.image import IMAGES, LOCKS
-from pipeline.engine.install import install_image, install_llama, list_locks
+from pipeline.engine import llama
+from pipeline.engine.image import IMAGES, find_variant
+from pipeline.engine.install import install_image, install_llama
 
 
 @pytest.fixture
@@ -56,9 +57,8 @@ def test_the_compiled_tree_lies_where_it_was_asked_for(compiled: Path) -> None:
 def test_an_image_holds_llama_and_its_binding_and_no_installer(
     compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(install, "list_locks", lambda image, accelerator: [])
     prefix = tmp_path / "prefix"
-    install_image(IMAGES["convert"], prefix, compiled=compiled, accelerator="cpu")
+    install_image(replace(IMAGES["convert"], locks=()), prefix, compiled=compiled)
     packages = prefix / "lib" / "python3.11" / "site-packages"
     assert sorted(path.name for path in packages.iterdir() if "dist-info" in path.name) == [
         "llama_cpp_python-1.dist-info"
@@ -71,7 +71,10 @@ def test_an_image_holds_llama_and_its_binding_and_no_installer(
     assert sorted(path.name for path in (prefix / "llama").iterdir()) == ["bin", "lib", "src"]
 
 
-def test_torch_has_a_lock_per_accelerator_and_nothing_else_has() -> None:
-    train = IMAGES["train"]
-    assert list_locks(train, "cpu") == [LOCKS / "torch-cpu.lock", LOCKS / "train.lock"]
-    assert list_locks(train, "cuda") == [LOCKS / "torch-cuda.lock", LOCKS / "train.lock"]
+def test_variants_differ_by_torch_alone() -> None:
+    cpu, cuda = (find_variant("train", each) for each in ("cpu", "cuda"))
+    assert (cpu.locks, cuda.locks) == (
+        ("torch-cpu.lock", "train.lock"),
+        ("torch-cuda.lock", "train.lock"),
+    )
+    assert cpu.variables == cuda.variables

@@ -39,6 +39,7 @@ def test_a_stage_sees_nothing_of_the_caller(
     assert json.loads((work / "job.json").read_text()) == {"stage": "x"}
     assert seen["variables"] == {
         **IMAGES["train"].variables,
+        "CUDA_VISIBLE_DEVICES": "",
         "HOME": str(work),
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": str(tmp_path / "repository"),

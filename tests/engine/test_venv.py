@@ -36,8 +36,16 @@ def test_what_is_missing_is_made_once(tmp_path: Path, made: list[str]) -> None:
     assert made == ["train"]
     venv.prepare({"train", "serve", "convert"}, envs_dir=tmp_path)
     assert made == ["train", "llama", "convert", "serve"]
-    venv.prepare(IMAGES.keys() - {"test"}, envs_dir=tmp_path)
+    venv.prepare(IMAGES.keys() - {"test", "train-cuda", "serve-cuda"}, envs_dir=tmp_path)
     assert made == ["train", "llama", "convert", "serve"]
+
+
+def test_what_only_a_container_holds_is_refused_before_the_work(
+    tmp_path: Path, made: list[str]
+) -> None:
+    with pytest.raises(HostError, match=r'accelerator = "cpu".*\[serve\]'):
+        venv.prepare({"train-cuda", "serve-cuda"}, envs_dir=tmp_path)
+    assert made == []
 
 
 def test_llama_lies_at_the_prefix_and_the_binding_finds_its_libraries(

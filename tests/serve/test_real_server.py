@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from pipeline.checkpoint import gguf, text
+from pipeline.serve import gpu_check
 from pipeline.serve.server import llama_server
 from tests.checkpoint.tiny_base import write_base
 
@@ -55,6 +56,16 @@ def test_a_chat_has_the_ids_of_training(root: Path, base_url: str) -> None:
     )["tokens"]
     assert found == expected
     assert found[:2] == [1, 3]
+
+
+def test_the_check_of_a_gpu_completes_and_needs_its_device(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gguf_path = str(root / "gguf" / "model.gguf")
+    assert gpu_check.main([gguf_path, "none"]) == 0
+    assert capsys.readouterr().out.startswith("PASS completion: ")
+    assert gpu_check.main([gguf_path]) == 1
+    assert "CUDA0" in capsys.readouterr().out
 
 
 def test_it_counts_the_same_prompt_and_answers(root: Path, base_url: str) -> None:

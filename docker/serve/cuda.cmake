@@ -1,4 +1,4 @@
-# Makes llama.cpp's build one for NVIDIA GPUs, where CMAKE_TOOLCHAIN_FILE names this file and CUDA_PATH
+# Makes ggml's build one for NVIDIA GPUs, too, where CMAKE_TOOLCHAIN_FILE names this file and CUDA_PATH
 # the compiler. Compute capability 8.0 to 12.0: machine code for each; a newer GPU compiles what it
 # runs from the PTX of 10.0, since that of 12.0 is for 12.0 alone.
 set(GGML_CUDA ON CACHE BOOL "")
