@@ -36,6 +36,11 @@ LLAMA_FLAGS = (
     "-DLLAMA_USE_PREBUILT_UI=OFF",
 )
 
+# The quantizer's own kernel, which writes what ggml writes: no fused multiply-add, or bytes change.
+_KERNEL_NAMES = ("kquants.c", "kquants_blocks.h", "kquants_lanes.h")
+KERNEL_SOURCES = tuple(REPOSITORY / "pipeline" / "checkpoint" / name for name in _KERNEL_NAMES)
+KERNEL_FLAGS = ("-O3", "-mavx2", "-ffp-contract=off", "-shared", "-fPIC")
+
 _PYTHON_VARIABLES = {
     "LC_ALL": "C.UTF-8",
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -148,7 +153,7 @@ def find_variant(kind: str, accelerator: str) -> Image:
 
 def make_environment_document(image: Image) -> dict[str, object]:
     """Return everything that pins the image, for hashing and for reading."""
-    return {
+    document: dict[str, object] = {
         "accelerator": image.accelerator,
         "binding": image.binding,
         "llama": make_llama_document() if image.llama else None,
@@ -156,6 +161,12 @@ def make_environment_document(image: Image) -> dict[str, object]:
         "python": PYTHON_VERSION,
         "variables": dict(image.variables),
     }
+    if image.binding:
+        document["kernel"] = {
+            "flags": list(KERNEL_FLAGS),
+            "sources": make_files_document(*KERNEL_SOURCES),
+        }
+    return document
 
 
 def make_llama_document() -> dict[str, object]:

@@ -2,7 +2,8 @@
 
 `<envs>/llama-<digest>/` holds
 - `bin/`: llama-server, llama-quantize, llama-imatrix, llama-perplexity, llama-bench
-- `lib/`: the shared libraries, found from `bin/` and from `lib/` by a relative path
+- `lib/`: the shared libraries, found from `bin/` and from `lib/` by a relative path; on x86-64 also
+  libkquants.so, our kernel for the types that ggml is slow at
 - `src/`: the converter and gguf-py, as vendored
 - `wheel/`: the Python binding without a library of its own
 
@@ -11,6 +12,7 @@ compiler, nothing else. Nothing is fetched while it is compiled.
 """
 
 import os
+import platform
 import re
 import shutil
 import tarfile
@@ -21,6 +23,8 @@ from pipeline.artifact.progress import Progress
 from pipeline.engine import packages, process
 from pipeline.engine.environment import Environment, make_interpreter_document, make_once
 from pipeline.engine.image import (
+    KERNEL_FLAGS,
+    KERNEL_SOURCES,
     LLAMA_BUILD_LOCK,
     LLAMA_FLAGS,
     LLAMA_LOCK,
@@ -50,7 +54,10 @@ def make_environment() -> Environment:
         document={
             "llama": make_llama_document(),
             "host": make_interpreter_document(),
-            "source": make_files_document(LOCKS / LLAMA_BUILD_LOCK, Path(__file__)),
+            "kernel": list(KERNEL_FLAGS),
+            "source": make_files_document(
+                LOCKS / LLAMA_BUILD_LOCK, Path(__file__), *KERNEL_SOURCES
+            ),
         },
     )
 
@@ -103,6 +110,9 @@ def _build(path: Path, scratch: Path, *, title: str, log_path: Path) -> None:
     say(f"{title}: Python binding ...")
     _build_binding(sdist, path / "wheel", tools=tools, title=title, log_path=log_path)
     _copy_programs(scratch / "out" / "bin", path)
+    if platform.machine() == "x86_64":
+        kernel = path / "lib" / "libkquants.so"
+        _run(["cc", *KERNEL_FLAGS, KERNEL_SOURCES[0], "-o", kernel], title=title, log_path=log_path)
     _copy_sources(source, path / "src")
     packages.compile_bytecode(tools, path / "src", log_path=log_path)
 
