@@ -130,7 +130,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _make_error(what: str, gguf: Path, text: str) -> StageError:
-    lines = text.splitlines()[-_SHOWN_LINES:]
+    said = text.splitlines()
+    # After an error in its options come many lines on how they are used.
+    lines = [line for line in said[:-_SHOWN_LINES] if line.startswith("error")][:1]
+    lines += said[-_SHOWN_LINES:]
     return StageError(
         "the server does not serve this file",
         on=gguf.name,
