@@ -41,8 +41,8 @@ plan: ## What a build would do: cached or to build and why, bytes, memory
 all: ## Everything that RECIPE asks for
 	@$(BUILD)
 
-.PHONY: base text rows dataset adapter merged gguf answers train
-base text rows dataset adapter merged gguf answers: ## That artifact of RECIPE, and what it comes from
+.PHONY: base text rows dataset adapter merged adapter-gguf gguf answers train
+base text rows dataset adapter merged adapter-gguf gguf answers: ## That artifact of RECIPE, and what it comes from
 	@$(BUILD) $@
 
 gguf-%:

@@ -23,7 +23,6 @@ _STAGES = (
     ("train", "sft.adapter"),
     ("convert", "checkpoint.merged"),
     ("convert", "checkpoint.gguf"),
-    ("convert", "checkpoint.quantized"),
     ("serve", "evaluate.served"),
 )
 

@@ -1,7 +1,7 @@
 """config.json + recipe -> sizes before anything is built. Standard library only, no weights.
 
-Parameters and tensor data are exact for dense decoders of Mistral's and Llama's form; GGUF
-metadata and VRAM are models, each with its formula here.
+Parameters and tensor data are exact for dense decoders of the families that are known, and models
+for others, as GGUF metadata and VRAM always are, each with its formula here.
 """
 
 import json
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.decoder_shape import Shape, parse_shape
+from pipeline.decoder_shape import Shape, is_listed, model_shape, parse_shape
 from pipeline.demo.shape import make_config
 from pipeline.errors import UsageError
 from pipeline.gguf_size import sum_file_bytes
+from pipeline.gguf_types import parse_override
 from pipeline.recipe import DEMO, Recipe
 
 # A token of 1 to 4 characters becomes an id of 4 bytes and a mark of 1; digits set the factor.
@@ -32,13 +33,15 @@ class Estimate:
     rows_bytes: int
     dataset_bytes: int
     gguf_bytes: Mapping[str, int]
+    # Mostly the Q8_0 file that is measured, and gone afterwards.
+    imatrix_bytes: int
     train_vram_bytes: int
     serve_vram_bytes: int
 
 
 def estimate(recipe: Recipe) -> Estimate:
     """Return the sizes of the recipe's artifacts; UsageError when config.json is not understood."""
-    shape = parse_shape(_read_config(recipe), on=recipe.base.source)
+    shape = _find_shape(recipe)
     parameters = shape.count_parameters()
     projections = shape.list_projections()
     trainable = shape.layers * sum(
@@ -46,7 +49,12 @@ def estimate(recipe: Recipe) -> Estimate:
     )
     wide = parameters - shape.count_projections()
     rows_bytes = _sum_rows_bytes(recipe)
-    gguf_bytes = {each: sum_file_bytes(shape, each) for each in ("BF16", *recipe.gguf.types)}
+    has_imatrix = recipe.gguf.calibration > 0
+    overrides = [parse_override(each, has_imatrix=has_imatrix) for each in recipe.gguf.tensor_types]
+    gguf_bytes = {
+        each: sum_file_bytes(shape, each, overrides, has_imatrix=has_imatrix)
+        for each in recipe.gguf.types
+    }
     return Estimate(
         base_parameters=parameters,
         trainable_parameters=trainable,
@@ -56,6 +64,7 @@ def estimate(recipe: Recipe) -> Estimate:
         rows_bytes=rows_bytes,
         dataset_bytes=_DATASET_BYTES_PER_ROW_BYTE * rows_bytes,
         gguf_bytes=gguf_bytes,
+        imatrix_bytes=sum_file_bytes(shape, "Q8_0"),
         train_vram_bytes=_model_train_vram(recipe, shape, trainable),
         serve_vram_bytes=gguf_bytes[recipe.serve.type]
         + 4
@@ -65,6 +74,13 @@ def estimate(recipe: Recipe) -> Estimate:
         * recipe.serve.context
         * recipe.serve.parallel,
     )
+
+
+def _find_shape(recipe: Recipe) -> Shape:
+    config, on = _read_config(recipe), recipe.base.source
+    if is_listed(config):
+        return parse_shape(config, on=on)
+    return model_shape(config, base_bytes=_sum_base_bytes(recipe), on=on)
 
 
 def _read_config(recipe: Recipe) -> Mapping[str, Any]:

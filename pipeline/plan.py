@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.artifact.rule import Rule
 from pipeline.estimate import Estimate
+from pipeline.gguf_types import CONVERTED
 from pipeline.recipe import DEMO, Recipe
 from pipeline.source_files import list_checkpoint_files, list_file
 
@@ -62,35 +63,59 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
             inputs={"text": "text", "adapter": "adapter"},
             estimated_bytes=estimate.text_bytes,
         ),
-        *_make_gguf_rules(recipe, estimate),
+        Rule(
+            name="adapter-gguf",
+            image="convert",
+            stage="checkpoint.adapter_gguf",
+            options={"model_name": recipe.gguf.name},
+            fields={"options.model_name": "gguf.name"},
+            inputs={"base": "base", "adapter": "adapter"},
+            estimated_bytes=4 * estimate.trainable_parameters,
+        ),
+        *_make_imatrix_rules(recipe, estimate),
+        *(_make_gguf_rule(each, recipe, estimate) for each in recipe.gguf.types),
         *_make_answers_rules(recipe),
     )
 
 
-def _make_gguf_rules(recipe: Recipe, estimate: Estimate) -> list[Rule]:
-    """One file per type; BF16 comes from the checkpoint, the others from BF16."""
-    converted = Rule(
-        name="gguf-BF16",
+def _make_imatrix_rules(recipe: Recipe, estimate: Estimate) -> list[Rule]:
+    """Made only when the recipe asks for it; every quantized file then uses it."""
+    rule = Rule(
+        name="imatrix",
+        image="convert",
+        stage="checkpoint.imatrix",
+        options={
+            "calibration": recipe.gguf.calibration,
+            "cpu_threads": recipe.train.cpu_threads,
+        },
+        fields=_name_fields("gguf", "calibration") | _THREADS,
+        inputs={"base": "base", "adapter": "adapter", "rows": "rows"},
+        estimated_bytes=estimate.imatrix_bytes,
+    )
+    return [rule] if recipe.gguf.calibration else []
+
+
+def _make_gguf_rule(file_type: str, recipe: Recipe, estimate: Estimate) -> Rule:
+    """Each file comes from the checkpoint in one pass; no artifact lies between."""
+    is_quantized = file_type not in CONVERTED
+    overrides = recipe.gguf.tensor_types if is_quantized else ()
+    imatrix = {"imatrix": "imatrix"} if is_quantized and recipe.gguf.calibration else {}
+    return Rule(
+        name=f"gguf-{file_type}",
         image="convert",
         stage="checkpoint.gguf",
-        options={"model_name": recipe.gguf.name},
-        fields={"options.model_name": "gguf.name"},
-        inputs={"merged": "merged"},
-        estimated_bytes=estimate.gguf_bytes["BF16"],
+        options={
+            "type": file_type,
+            "model_name": recipe.gguf.name,
+            "tensor_types": overrides,
+        },
+        fields={
+            "options.model_name": "gguf.name",
+            "options.tensor_types": "gguf.tensor_types",
+        },
+        inputs={"base": "base", "adapter": "adapter"} | imatrix,
+        estimated_bytes=estimate.gguf_bytes[file_type],
     )
-    quantized = [
-        Rule(
-            name=f"gguf-{each}",
-            image="convert",
-            stage="checkpoint.quantized",
-            options={"type": each},
-            inputs={"gguf": "gguf-BF16", "merged": "merged"},
-            estimated_bytes=estimate.gguf_bytes[each],
-        )
-        for each in recipe.gguf.types
-        if each != "BF16"
-    ]
-    return [converted, *quantized]
 
 
 def _make_answers_rules(recipe: Recipe) -> list[Rule]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
+from pipeline.gguf_types import FILE_TYPES, NEED_IMATRIX, parse_override
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-GGUF_TYPES = ("BF16", "Q8_0", "Q4_K_M")
 DEMO = "demo"
 
 
@@ -29,10 +29,10 @@ def _setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    may_be_empty: bool = False,
 ) -> Any:
-    return dataclasses.field(
-        default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices}
-    )
+    metadata = {"doc": doc, "low": low, "high": high, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata | {"may_be_empty": may_be_empty})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +104,26 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Gguf:
-    types: tuple[str, ...] = _setting("Quantization types.", ("Q4_K_M",), choices=GGUF_TYPES)
+    types: tuple[str, ...] = _setting(
+        "Quantization types, one file each.", ("Q4_K_M",), choices=tuple(FILE_TYPES)
+    )
+    tensor_types: tuple[str, ...] = _setting(
+        'Types of tensors by pattern, like "attn_v=Q8_0" (llama-quantize\'s --tensor-type).',
+        (),
+        may_be_empty=True,
+    )
+    calibration: int = _setting(
+        "Training rows that the quantizer's importance matrix is made from; 0 makes none.",
+        0,
+        low=0,
+        high=1_000_000,
+    )
     name: str = _setting("The model's name inside the file (general.name).", "distilled")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Serve:
-    type: str = _setting("The type that is served.", "Q4_K_M", choices=GGUF_TYPES)
+    type: str = _setting("The type that is served.", "Q4_K_M", choices=tuple(FILE_TYPES))
     accelerator: str = _setting(
         "What serves: NVIDIA GPUs, or the CPU, whose answers are the same on every host.",
         "cuda",
@@ -288,12 +301,10 @@ def _parse_value(
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             return "must be a list of strings", value
-        if not value or len(set(value)) != len(value):
+        if not (value or limits["may_be_empty"]) or len(set(value)) != len(value):
             return "must be non-empty and without repeats", value
         wrong = [item for item in value if limits["choices"] and item not in limits["choices"]]
-        if wrong:
-            return f"unknown {wrong[0]}{_did_you_mean(wrong[0], limits['choices'])}", value
-        return "", tuple(value)
+        return _explain_item(wrong[0], limits["choices"]) if wrong else "", tuple(value)
     if type(value) is not hint:
         return f"must be {hint.__name__}, not {type(value).__name__}", value
     if limits["choices"] and value not in limits["choices"]:
@@ -303,6 +314,10 @@ def _parse_value(
     if too_low or too_high or value in (float("inf"),):
         return f"must be in {limits['low']} to {limits['high'] or 'any size'}", value
     return "", value
+
+
+def _explain_item(item: str, choices: tuple[str, ...]) -> str:
+    return f"unknown {item}{_did_you_mean(item, choices)}"
 
 
 def _find_contradictions(values: dict[str, Any], path: Path) -> list[str]:
@@ -317,6 +332,7 @@ def _find_contradictions(values: dict[str, Any], path: Path) -> list[str]:
         problems.append("[evaluate] problems: more than [dataset] held_out")
     if values["serve"].type not in values["gguf"].types:
         problems.append(f"[serve] type: {values['serve'].type} is not in [gguf] types")
+    problems += _find_gguf_contradictions(values["gguf"])
     if base.source.startswith("hf://") or dataset.source.startswith("hf://"):
         problems.append("hf:// sources are not read yet: download first, then name the path")
         return problems
@@ -324,6 +340,21 @@ def _find_contradictions(values: dict[str, Any], path: Path) -> list[str]:
         problems.append(f"[base] source: no directory {path.parent / base.source}")
     if dataset.source != DEMO and not (path.parent / dataset.source).is_file():
         problems.append(f"[dataset] source: no file {path.parent / dataset.source}")
+    return problems
+
+
+def _find_gguf_contradictions(gguf: Gguf) -> list[str]:
+    has_imatrix = gguf.calibration > 0
+    problems = [
+        f"[gguf] types: {each} is garbage without an importance matrix: set [gguf] calibration"
+        for each in gguf.types
+        if each in NEED_IMATRIX and not has_imatrix
+    ]
+    for each in gguf.tensor_types:
+        try:
+            parse_override(each, has_imatrix=has_imatrix)
+        except UsageError as error:
+            problems.append(f"[gguf] tensor_types: {each!r}: {error.why}")
     return problems
 
 

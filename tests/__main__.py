@@ -18,6 +18,7 @@ from pipeline.engine.environment import read_envs_dir
 from pipeline.engine.stage import make_stage_variables
 from pipeline.errors import INTERRUPTED, TristillError
 from pipeline.log import say, start_log
+from tests import tekken
 from tests.tiers import DOCKER, HOST, find_tiers
 
 _NO_TESTS_COLLECTED = 5
@@ -35,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
         # The end-to-end test, in an image's tier, builds with all of them.
         images = {"test"} if set(tiers) <= _ON_HOST else {"test", "convert", "serve", "train"}
         venv.prepare(images, envs_dir=envs_dir)
+        if "convert" in tiers:
+            tekken.prepare(envs_dir)
         counts = sum((_run_tier(tier, argv, envs_dir) for tier in tiers), Counter[str]())
     except TristillError as error:
         sys.stderr.write(f"error: {error}\n")

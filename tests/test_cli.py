@@ -33,7 +33,7 @@ def _run(store: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
     [
         (["build", "adaptor"], ["no rule makes", "adaptor", "adapter"]),
         (["plan", "--recipe", "absent.toml"], ["cannot be read", "absent.toml", "--recipe"]),
-        (["explain", "gguf-Q2_K"], ["no rule makes", "gguf-Q4_K_M"]),
+        (["explain", "gguf-Q9_K"], ["no rule makes", "gguf-Q4_K_M"]),
         (["verify", "adapter"], ["nothing to verify", "adapter"]),
         (["rebuild", "rows"], ["nothing to compare", "rows", "build rows"]),
         (["build", "-j", "0"], ["at least 1"]),
@@ -61,8 +61,8 @@ def test_plan_of_the_demonstration(tmp_path: Path) -> None:
         ("base", "text"),
         ("rows", "dataset"),
         ("dataset", "adapter"),
-        ("adapter", "merged"),
-        ("gguf-BF16", "gguf-Q4_K_M"),
+        ("base", "gguf-BF16"),
+        ("adapter", "gguf-Q4_K_M"),
         ("gguf-Q4_K_M", "answers"),
     ]:
         assert names.index(before) < names.index(after)
@@ -127,7 +127,7 @@ def test_explain_names_the_recipes_field_and_what_follows(tmp_path: Path) -> Non
     recipe.write_text(text.replace("rank = 16", "rank = 32").replace("digits = 4", "digits = 5"))
     told = _run(tmp_path / "store", "explain", "adapter", "--recipe", str(recipe))
     assert told.returncode == 0
-    after = "merged, gguf-BF16, gguf-Q8_0, gguf-Q4_K_M, answers-checkpoint, answers\n"
+    after = "merged, adapter-gguf, gguf-BF16, gguf-Q8_0, gguf-Q4_K_M, answers-checkpoint, answers\n"
     assert f"adapter: train.rank 16 -> 32; so {after}" in told.stdout
     assert f"rows: demo.digits 4 -> 5; so dataset, adapter, {after}" in told.stdout
     plan = _run(tmp_path / "store", "plan", "--recipe", str(recipe)).stdout

@@ -54,8 +54,15 @@ def test_a_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
         ("[train]\nrank = true\n", "must be int, not bool"),
         ("[train]\nlearning_rate = nan\n", "must be in"),
         ('[train]\ntarget_modules = ["q_proj", "k_prj"]\n', "unknown k_prj; did you mean k_proj?"),
-        ('[gguf]\ntypes = ["Q4_K"]\n', "unknown Q4_K; did you mean Q4_K_M?"),
+        ('[gguf]\ntypes = ["Q4_K"]\n', "unknown Q4_K; did you mean Q4_K_"),
         ("[gguf]\ntypes = []\n", "must be non-empty"),
+        ('[gguf]\ntypes = ["IQ2_XS"]\n', "IQ2_XS is garbage without an importance matrix"),
+        ('[gguf]\ntypes = ["IQ2_XS"]\n', "set [gguf] calibration"),
+        ("[gguf]\ncalibration = -1\n", "[gguf] calibration = -1: must be in 0 to"),
+        ('[gguf]\ntensor_types = ["attn_v"]\n', 'not of the form "pattern=TYPE"'),
+        ('[gguf]\ntensor_types = ["attn_v=Q9_0"]\n', "Q9_0 is no tensor type"),
+        ('[gguf]\ntensor_types = ["attn_v=iq1_s"]\n', "IQ1_S needs an importance matrix"),
+        ('[gguf]\ntensor_types = ["attn_(=Q8_0"]\n', "no regular expression"),
         ('[gguf]\ntypes = ["BF16", "BF16"]\n', "without repeats"),
         ('[train]\nmethod = "qlra"\n', "must be one of lora, qlora"),
         ("[demo]\nhidden_size = 300\n", "multiple of 256"),
@@ -87,3 +94,8 @@ def test_a_file_that_is_no_recipe_is_said(tmp_path: Path, content: bytes | None)
         path.write_bytes(content)
     with pytest.raises(UsageError, match=r"recipe"):
         read_recipe(path)
+
+
+def test_an_importance_matrix_allows_the_smallest_types(tmp_path: Path) -> None:
+    gguf = '[gguf]\ncalibration = 100\ntypes = ["Q4_K_M", "IQ1_S"]\ntensor_types = ["q=IQ2_XS"]\n'
+    assert read_recipe(_write(tmp_path, _GOOD + gguf)).gguf.types == ("Q4_K_M", "IQ1_S")

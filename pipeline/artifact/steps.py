@@ -47,7 +47,7 @@ def make_steps(
     `environments` holds the document of each image. Raises UsageError for a name that no rule
     makes, StoreError for a damaged artifact.
     """
-    names = _close_over_inputs(rules, wanted)
+    names = close_over_inputs(rules, wanted)
     documents = make_key_documents(rules, environments)
     steps = []
     for rule in rules:
@@ -66,7 +66,11 @@ def make_steps(
     return steps
 
 
-def _close_over_inputs(rules: Sequence[Rule], wanted: Sequence[str]) -> set[str]:
+def close_over_inputs(rules: Sequence[Rule], wanted: Sequence[str]) -> set[str]:
+    """Return the names of the wanted artifacts and of everything they come from.
+
+    Raises UsageError for a name that no rule makes.
+    """
     known = [rule.name for rule in rules]
     for name in wanted:
         if name not in known:

@@ -1,10 +1,14 @@
-"""Stage: a merged checkpoint -> one GGUF in BF16, by llama.cpp's own converter.
+"""Stage: a published checkpoint and a LoRA adapter -> one GGUF of any type, in one pass.
 
-In: `merged`. Out: model.gguf. The bytes depend on the checkpoint and the name given alone: the
-converter would otherwise read the model's name from its directory. Nothing is called a GGUF before
-`gguf_check` has read it back.
+In: `base` (FP8 or BF16, vision-language or text), `adapter` (PEFT) and, where the recipe asks for
+one, `imatrix` for a quantized type. Out: model.gguf. Slabs of rows flow from the safetensors
+through dequantization, merge and ggml's quantizer to their place in the file; nothing else is
+written. Every byte is what llama.cpp's converter and, for a quantized type, llama-quantize make of
+the merged checkpoint. What the stream does not cover is made in those steps, and said aloud.
+Nothing is called a GGUF before `gguf_check` has read it back.
 """
 
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,53 +16,111 @@ from pathlib import Path
 
 import torch
 
-from pipeline.checkpoint.gguf_check import check_gguf
-from pipeline.checkpoint.llama_source import import_conversion, import_gguf
+from pipeline.checkpoint.gguf_check import check_gguf, check_tensors
+from pipeline.checkpoint.gguf_layout import (
+    Form,
+    Source,
+    Uncovered,
+    make_converter,
+    write_header,
+)
+from pipeline.checkpoint.gguf_logits import check_logits
+from pipeline.checkpoint.gguf_stream import covers, stream
+from pipeline.checkpoint.imatrix_file import IMATRIX, read_imatrix
+from pipeline.checkpoint.llama_source import read_shapes, run_tool
+from pipeline.checkpoint.other_family import is_listed
 from pipeline.checkpoint.pre_tokenizer import check_pre_tokenizer, known_splits
-from pipeline.checkpoint.shards import read_checkpoint
-from pipeline.errors import StageError
-from pipeline.log import step
+from pipeline.checkpoint.shards import write_checkpoint
+from pipeline.checkpoint.weights import open_weights, write_small_files
+from pipeline.gguf_types import CONVERTED, parse_override
+from pipeline.log import say, step
 
 GGUF = "model.gguf"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
+    type: str
     model_name: str
+    tensor_types: tuple[str, ...]
 
 
 def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
-    """Write `merged` as a GGUF in BF16 under the options' name."""
-    merged = inputs["merged"]
-    read_checkpoint(merged)
-    check_pre_tokenizer(merged)
-    with step("convert to GGUF"):
-        _convert(merged, out / GGUF, options.model_name)
-    with step("read the GGUF back"):
-        check_gguf(out / GGUF, merged, "BF16")
+    """Write `base` with `adapter` merged in as a GGUF of the options' type and name."""
+    imatrix = read_imatrix(inputs["imatrix"] / IMATRIX) if "imatrix" in inputs else None
+    form = Form(
+        type=options.type,
+        model_name=options.model_name,
+        overrides=tuple(
+            parse_override(each, has_imatrix=imatrix is not None) for each in options.tensor_types
+        ),
+        imatrix=imatrix,
+    )
+    base = inputs["base"]
+    weights = open_weights(base, inputs.get("adapter"))
+    with tempfile.TemporaryDirectory() as folder:
+        small = Path(folder) / "model"
+        small.mkdir()
+        write_small_files(base, small)
+        check_pre_tokenizer(small)
+        _write(Source(weights=weights, directory=small), form, out)
+        with step("read the GGUF back"):
+            check_gguf(out / GGUF, small, options.type)
+        # Of experts, rounding may choose others: their logits then differ without a fault.
+        if options.type == "BF16" and is_listed(weights.config):
+            with step("compare logits"):
+                check_logits(out / GGUF, weights, small)
 
 
-def _convert(checkpoint: Path, path: Path, model_name: str) -> None:
-    base = import_conversion().ModelBase
-    with tempfile.TemporaryDirectory() as folder, known_splits(checkpoint), torch.inference_mode():
-        # Parts of the directory's name would become general.basename, .finetune and .size_label.
-        source = Path(folder) / "model"
-        source.symlink_to(checkpoint.resolve(), target_is_directory=True)
-        hparams = base.load_hparams(source, is_mistral_format=False)
-        model_class = _find_class(hparams["architectures"][0])
-        file_type = import_gguf().LlamaFileType.MOSTLY_BF16
-        model_class(source, file_type, path, model_name=model_name).write()
+def _write(source: Source, form: Form, out: Path) -> None:
+    with step("metadata"):
+        layout = write_header(source, form, out / GGUF)
+    if not isinstance(layout, Uncovered) and not covers(layout):
+        layout = Uncovered(why="the order of its rows reaches too far")
+    if isinstance(layout, Uncovered):
+        say(f"note: not streamed ({layout.why}); llama.cpp's own steps write the file instead")
+        write_in_steps(source, form, out)
+        return
+    workers = len(os.sched_getaffinity(0))
+    with step(f"stream {len(layout.targets)} tensors as {form.type}, {workers} threads"):
+        stream(layout, source.weights, out / GGUF, workers)
 
 
-def _find_class(architecture: str) -> type:
-    """Return the converter's class for an architecture of config.json."""
-    try:
-        found: type = import_conversion().get_model_class(architecture)
-    except NotImplementedError:
-        raise StageError(
-            "llama.cpp does not know this model",
-            on=f"config.json, architectures {architecture}",
-            why="the pinned converter has no class for it",
-            then="use a base whose architecture the pinned llama.cpp supports",
-        ) from None
-    return found
+def write_in_steps(source: Source, form: Form, out: Path) -> None:
+    """Write the file by llama.cpp's converter and llama-quantize, by way of a 16-bit checkpoint.
+
+    What lies between takes about four times the parameters in bytes, under `out` for the while.
+    """
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        model = Path(folder) / "model"
+        model.mkdir()
+        with step("write the 16-bit checkpoint"):
+            _write_checkpoint(source, model)
+        is_converted = form.type in CONVERTED
+        converted = out / GGUF if is_converted else Path(folder) / GGUF
+        with step("convert"), known_splits(model), torch.inference_mode():
+            make_converter(model, form, converted).write()
+        if not is_converted:
+            with step(f"quantize to {form.type}"):
+                _quantize(converted, form, out / GGUF)
+                check_tensors(read_shapes(out / GGUF), read_shapes(converted))
+
+
+def _write_checkpoint(source: Source, out: Path) -> None:
+    for path in source.directory.iterdir():
+        (out / path.name).symlink_to(path.resolve())
+    write_checkpoint(out, source.weights.shapes, source.weights.read_rows)
+
+
+def _quantize(converted: Path, form: Form, path: Path) -> None:
+    asked = [f"{each.pattern}={each.type}" for each in form.overrides]
+    options = [word for each in asked for word in ("--tensor-type", each)]
+    if form.imatrix is None:
+        run_tool("llama-quantize", *options, str(converted), str(path), form.type)
+        return
+    form.imatrix.check(read_shapes(converted))
+    run_tool(
+        *("llama-quantize", *options, "--imatrix", IMATRIX),
+        *(str(converted.absolute()), str(path.absolute()), form.type),
+        directory=form.imatrix.path.parent,
+    )

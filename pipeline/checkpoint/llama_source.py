@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from pipeline.errors import StageError
 from pipeline.log import say
@@ -22,6 +23,23 @@ def import_gguf() -> ModuleType:
     return _import("gguf", "gguf-py")
 
 
+def find_file_type(name: str) -> int:
+    """Return the number that general.file_type holds for a file type."""
+    types = import_gguf().LlamaFileType
+    return int(types.ALL_F32 if name == "F32" else types[f"MOSTLY_{name}"])
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of a GGUF, rows first."""
+    return list_shapes(import_gguf().GGUFReader(path))
+
+
+def list_shapes(reader: Any) -> dict[str, tuple[int, ...]]:
+    """Return the same of an open GGUF: to open one with a large vocabulary takes seconds."""
+    # A GGUF names the innermost dimension first.
+    return {each.name: tuple(int(size) for size in reversed(each.shape)) for each in reader.tensors}
+
+
 def import_conversion() -> ModuleType:
     """Return llama.cpp's converter; it says what it does only when it warns of a fault."""
     import_gguf()
@@ -30,15 +48,36 @@ def import_conversion() -> ModuleType:
     return module
 
 
-def run_tool(name: str, *arguments: str) -> None:
-    """Run one of llama.cpp's tools to its end.
+def find_model_class(architecture: str) -> Any:
+    """Return the converter's class for an architecture of config.json.
+
+    Raises StageError when the converter has none.
+    """
+    try:
+        return import_conversion().get_model_class(architecture)
+    except NotImplementedError:
+        raise StageError(
+            "llama.cpp does not know this model",
+            on=f"config.json, architectures {architecture}",
+            why="the pinned converter has no class for it",
+            then="use a base whose architecture the pinned llama.cpp supports",
+        ) from None
+
+
+def run_tool(name: str, *arguments: str, directory: Path | None = None) -> None:
+    """Run one of llama.cpp's tools to its end, in the directory: some write down paths as given.
 
     Raises StageError with the last lines it wrote when it fails.
     """
     say("+ " + " ".join([name, *arguments]))
     command = [str(_prefix() / "bin" / name), *arguments]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     )
     if done.returncode != 0:
         raise StageError(

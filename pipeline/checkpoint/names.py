@@ -2,22 +2,32 @@
 
 The table is literal, and each tensor of the input is accounted for exactly once: it becomes a
 weight, it is the scale of one, or it is dropped on purpose. A name that no line matches is refused.
-Two layouts are published: `language_model.model.*` (Mistral's own files) and
+Two layouts are published: `language_model.model.*` (the makers' own files) and
 `model.language_model.*` (written by transformers 5); a checkpoint without vision has `model.*`.
+Which of the tensors a model must have is the family's business (`text_tensors.py`).
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from pipeline.checkpoint.safetensors_header import TensorEntry
+from pipeline.checkpoint.text_tensors import FAMILIES
 from pipeline.errors import StageError
+
+# What stands in a published name for the text model's `model.`
+PREFIXES = ("language_model.model.", "model.language_model.")
 
 _PARTS = {
     "text": r"language_model\.model|model\.language_model|model",
     "n": r"\d+",
-    "norm": r"input_layernorm|post_attention_layernorm",
+    "norm": r"input_layernorm|(?:post_attention|pre_feedforward|post_feedforward)_layernorm"
+    r"|self_attn\.[qk]_norm",
     "linear": r"self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj",
+    # transformers' FP8, compressed-tensors, Mistral's own
+    "scale": r"weight_scale_inv|weight_scale|qscale_weight",
+    "activation": r"activation_scale|input_scale|output_scale|qscale_act",
     "rest": r".+",
 }
 
@@ -29,8 +39,13 @@ NAMES: tuple[tuple[str, str | None], ...] = (
     ("{text}.norm.weight", "model.norm.weight"),
     ("language_model.lm_head.weight", "lm_head.weight"),
     ("lm_head.weight", "lm_head.weight"),
-    # Activations are not quantized after this; rotary frequencies follow from the config.
-    ("{text}.layers.{n}.{linear}.activation_scale", None),
+    # Neither activations nor the key-value cache are quantized after this; rotary frequencies
+    # follow from the config.
+    ("{text}.layers.{n}.{linear}.{activation}", None),
+    ("language_model.lm_head.{activation}", None),
+    ("lm_head.{activation}", None),
+    ("{text}.layers.{n}.self_attn.k_scale", None),
+    ("{text}.layers.{n}.self_attn.v_scale", None),
     ("{text}.layers.{n}.self_attn.rotary_emb.inv_freq", None),
     # The model that is distilled here reads text only.
     ("vision_tower.{rest}", None),
@@ -40,7 +55,13 @@ NAMES: tuple[tuple[str, str | None], ...] = (
 )
 
 # pattern of a scale -> name of the weight that consumes it.
-SCALES = (("{text}.layers.{n}.{linear}.weight_scale_inv", "model.layers.{n}.{linear}.weight"),)
+SCALES: tuple[tuple[str, str], ...] = (
+    ("{text}.layers.{n}.{linear}.{scale}", "model.layers.{n}.{linear}.weight"),
+    ("language_model.lm_head.{scale}", "lm_head.weight"),
+    ("lm_head.{scale}", "lm_head.weight"),
+)
+
+_WEIGHTS = tuple((pattern, target) for pattern, target in NAMES if target is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +92,7 @@ def plan_names(entries: Mapping[str, TensorEntry]) -> NamePlan:
     for name in entries:
         if (target := _find(name, SCALES)) is not None:
             _claim(scales, target, name)
-        elif (found := _find_weight(name)) is not None:
+        elif (found := _find_known(name)) is not None:
             _claim(weights, found, name)
         else:
             dropped.append(name)
@@ -81,7 +102,7 @@ def plan_names(entries: Mapping[str, TensorEntry]) -> NamePlan:
     return plan
 
 
-def _find_weight(name: str) -> str | None:
+def _find_known(name: str) -> str | None:
     """Return the weight's new name, or None when the tensor is dropped on purpose."""
     for pattern, target in NAMES:
         if (match := _match(pattern, name)) is not None:
@@ -90,8 +111,14 @@ def _find_weight(name: str) -> str | None:
         "the checkpoint holds a tensor that is not known",
         on=name,
         why="the model is of a family, or quantized in a way, that is not supported",
-        then="use a dense Ministral3, Mistral or Llama checkpoint in BF16, F16, F32 or FP8",
+        then="use a dense checkpoint, in BF16, F16, F32 or FP8, of one of these families: "
+        + ", ".join(FAMILIES),
     )
+
+
+def find_weight(name: str) -> str | None:
+    """Return the name of a published weight in a text-only checkpoint, None when it has none."""
+    return _find(name, _WEIGHTS)
 
 
 def _find(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
@@ -102,19 +129,25 @@ def _find(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
 
 
 def _match(pattern: str, name: str) -> dict[str, str] | None:
-    parts = re.split(r"\{(\w+)\}", pattern)
-    regex = "".join(
-        f"(?P<{part}>{_PARTS[part]})" if odd else re.escape(part)
-        for part, odd in zip(parts, [False, True] * len(parts), strict=False)
-    )
-    match = re.fullmatch(regex, name)
+    match = _compile(pattern).fullmatch(name)
     return None if match is None else match.groupdict()
+
+
+@cache
+def _compile(pattern: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", pattern)
+    return re.compile(
+        "".join(
+            f"(?P<{part}>{_PARTS[part]})" if odd else re.escape(part)
+            for part, odd in zip(parts, [False, True] * len(parts), strict=False)
+        )
+    )
 
 
 def _claim(taken: dict[str, str], target: str, name: str) -> None:
     if target in taken:
         raise StageError(
-            "Two tensors of the checkpoint have one meaning",
+            "two tensors of the checkpoint have one meaning",
             on=f"{taken[target]} and {name}",
             why=f"both are {target}: the checkpoint mixes two layouts",
             then="copy or download the checkpoint again",
@@ -131,6 +164,6 @@ def _check_scales(
             raise StageError(
                 "a weight and its scale do not belong together",
                 on=weights.get(target) or scales[target],
-                why="it is FP8 and has no weight_scale_inv" if is_fp8 else "no FP8 weight uses it",
+                why="it is FP8 and has no scale" if is_fp8 else "no FP8 weight uses it",
                 then="copy or download the checkpoint again",
             )

@@ -7,6 +7,7 @@ bytes of little-endian length, that many bytes of JSON, then the tensors without
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,6 +19,8 @@ DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+
+_METADATA = "__metadata__"
 
 # The library's own bound; a larger length is a file of another kind.
 _HEADER_BYTES_MAX = 100_000_000
@@ -51,11 +54,27 @@ def read_header(shard: Path) -> tuple[TensorEntry, ...]:
     with shard.open("rb") as file:
         header_bytes, header = _read_json(file, shard, size)
     entries = [
-        _parse_entry(name, value, shard) for name, value in header.items() if name != "__metadata__"
+        _parse_entry(name, value, shard) for name, value in header.items() if name != _METADATA
     ]
     entries.sort(key=lambda entry: (entry.begin, entry.end))
     _check_layout(entries, shard, size - 8 - header_bytes)
     return tuple(entries)
+
+
+def make_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
+    """Return the header of a file of tensors of one dtype, (dtype, shape) by name.
+
+    They lie in the order of their names, as the safetensors library writes them.
+    """
+    header: dict[str, Any] = {_METADATA: {"format": "pt"}}
+    begin = 0
+    for name, (dtype, shape) in sorted(tensors.items()):
+        end = begin + prod(shape) * DTYPE_BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+        begin = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def refuse_shard(what: str, shard: Path, why: str, *, tensor: str | None = None) -> NoReturn:
@@ -70,23 +89,44 @@ def _read_json(file: BinaryIO, shard: Path, size: int) -> tuple[int, dict[str, A
         refuse_shard("a shard's header is unreadable", shard, "it is no safetensors file")
     if length > size - 8:
         refuse_shard("a shard is truncated", shard, f"it ends at byte {size}, inside its header")
+    text = file.read(length)
+    try:
+        # The format's own rule; JSON would allow white space, and other values.
+        sound = text.startswith(b"{")
+        header, repeated = parse_object(text) if sound else ({}, "")
+    except (ValueError, RecursionError):
+        sound = False
+    if not sound:
+        why = "it is no JSON object: the file is damaged"
+        refuse_shard("a shard's header is unreadable", shard, why)
+    if repeated:
+        refuse_shard("a shard declares something twice", shard, "it is damaged", tensor=repeated)
+    metadata = header.get(_METADATA, {})
+    if not isinstance(metadata, dict) or not all(
+        isinstance(each, str) for each in metadata.values()
+    ):
+        why = f"its {_METADATA} is no map of texts: the file is damaged"
+        refuse_shard("a shard's header is unreadable", shard, why)
+    return length, header
+
+
+def parse_object(text: bytes) -> tuple[dict[str, Any], str]:
+    """Return a JSON object, and a key that it or an object in it has twice ("" when there is none).
+
+    JSON parsers keep the last of two equal keys and say nothing. Raises ValueError for what is no
+    object, RecursionError for what is nested too deeply.
+    """
     repeated: list[str] = []
 
     def make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        # JSON parsers keep the last of two equal keys and say nothing.
         counts = Counter(key for key, _ in pairs)
         repeated.extend(key for key, count in counts.items() if count > 1)
         return dict(pairs)
 
-    try:
-        header = json.loads(file.read(length), object_pairs_hook=make_object)
-    except ValueError:
-        refuse_shard("a shard's header is unreadable", shard, "it is no JSON: the file is damaged")
-    if repeated:
-        refuse_shard("a shard declares a tensor twice", shard, "it is damaged", tensor=repeated[0])
-    if not isinstance(header, dict):
-        refuse_shard("a shard's header is unreadable", shard, "it is no JSON object")
-    return length, header
+    found = json.loads(text, object_pairs_hook=make_object)
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found, repeated[0] if repeated else ""
 
 
 def _parse_entry(name: str, value: Any, shard: Path) -> TensorEntry:
@@ -94,8 +134,8 @@ def _parse_entry(name: str, value: Any, shard: Path) -> TensorEntry:
     try:
         dtype, shape = value["dtype"], tuple(value["shape"])
         begin, end = value["data_offsets"]
-        numbers = (*shape, begin, end)
-        sound = all(isinstance(each, int) and each >= 0 for each in numbers)
+        # A bool is an int to Python, and what does not fit 63 bits would wrap round in torch.
+        sound = all(type(each) is int and 0 <= each < 1 << 63 for each in (*shape, begin, end))
         sound = sound and end - begin == prod(shape) * DTYPE_BYTES[dtype]
     except (KeyError, TypeError, ValueError):
         sound = False

@@ -3,33 +3,60 @@
 In: a directory with `model.safetensors`, or with `model.safetensors.index.json` and the shards that
 it names. Everything a header can tell is checked before the first tensor is read, so that a bad
 checkpoint fails in a second and not after an hour. Out: the same layout with equal bytes for
-equal tensors; at most one shard is in memory.
+equal tensors; a slab of rows is in memory.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from mmap import ACCESS_COPY, mmap
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
-from pipeline.checkpoint.safetensors_file import write_safetensors
-from pipeline.checkpoint.safetensors_header import TensorEntry, read_header, refuse_shard
+from pipeline.checkpoint.safetensors_header import (
+    DTYPE_BYTES,
+    TensorEntry,
+    make_header,
+    parse_object,
+    read_header,
+    refuse_shard,
+)
 from pipeline.errors import StageError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
 
+_SHARD_NAME = re.compile(r"\w[\w.+-]{0,200}\.safetensors", re.ASCII)
+_NUMBERED = re.compile(r"model-\d+-of-\d+\.safetensors")
+
+# What is in memory at a time: 8 MiB of BF16, in rows (32 of them at least).
+SLAB_ELEMENTS = 1 << 22
+
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
+    "BOOL": torch.bool,
+}  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The tensors of a directory by name; none is read before it is asked for."""
+    """The tensors of a directory by name; none is read before it is asked for.
+
+    What is read lies in the file's own memory-mapped pages: nothing is copied, and nothing may be
+    written to it. Threads may read at the same time.
+    """
 
     directory: Path
     entries: Mapping[str, TensorEntry]
+    _mapped: dict[Path, mmap] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def shard_names(self) -> tuple[str, ...]:
@@ -37,9 +64,35 @@ class Checkpoint:
 
     def read(self, name: str) -> torch.Tensor:
         """Return one tensor, on the CPU, in the dtype that it is stored in."""
-        with safe_open(self.entries[name].shard, framework="pt") as shard:
-            tensor: torch.Tensor = shard.get_tensor(name)
-        return tensor
+        entry = self.entries[name]
+        return self._view(entry, 0, entry.size_bytes).reshape(entry.shape)
+
+    def read_rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Return rows [start, stop) of one tensor of at least one dimension."""
+        entry = self.entries[name]
+        rows, *rest = entry.shape
+        assert 0 <= start <= stop <= rows, f"{name} has no rows {start} to {stop}"
+        row_bytes = prod(rest) * DTYPE_BYTES[entry.dtype]
+        return self._view(entry, start * row_bytes, stop * row_bytes).reshape(stop - start, *rest)
+
+    def _view(self, entry: TensorEntry, begin: int, end: int) -> torch.Tensor:
+        """Return bytes [begin, end) of a tensor in its dtype."""
+        dtype = _DTYPES[entry.dtype]
+        if begin == end:
+            return torch.empty(0, dtype=dtype)
+        mapped = self._map(entry.shard)
+        offset = 8 + int.from_bytes(mapped[:8], "little") + entry.begin + begin
+        found = torch.frombuffer(mapped, dtype=torch.uint8, count=end - begin, offset=offset)
+        # The format aligns the first tensor alone: one behind an odd number of bytes is moved.
+        return (found if offset % dtype.itemsize == 0 else found.clone()).view(dtype)
+
+    def _map(self, shard: Path) -> mmap:
+        """Return the shard, mapped once; pages are the page cache's while nobody writes to them."""
+        if shard not in self._mapped:
+            with shard.open("rb") as file:
+                # Two threads may both come here; the mapping that loses is dropped.
+                self._mapped.setdefault(shard, mmap(file.fileno(), 0, access=ACCESS_COPY))
+        return self._mapped[shard]
 
 
 def read_checkpoint(directory: Path) -> Checkpoint:
@@ -49,15 +102,11 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     names and its shard lacks, or that a shard holds and the index does not give to it.
     """
     if not (directory / INDEX).is_file():
-        return read_single(directory / SINGLE)
+        found = read_single(directory / SINGLE)
+        _check_set(directory, {SINGLE})
+        return found
     weight_map = _read_index(directory / INDEX)
-    if (directory / SINGLE).is_file() and SINGLE not in weight_map.values():
-        raise StageError(
-            "the checkpoint holds two sets of weights",
-            on=f"{SINGLE} and {INDEX}",
-            why="the index does not name the single file, so it is unclear which one is meant",
-            then="remove one of the two",
-        )
+    _check_set(directory, set(weight_map.values()))
     due: dict[str, set[str]] = {}
     for name, shard_name in weight_map.items():
         due.setdefault(shard_name, set()).add(name)
@@ -101,68 +150,104 @@ def _read_shard(shard: Path, due: set[str]) -> dict[str, TensorEntry]:
 
 
 def _read_index(path: Path) -> dict[str, str]:
+    repeated = ""
     try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        index, repeated = parse_object(path.read_bytes())
+        weight_map = index["weight_map"]
         sound = bool(weight_map) and all(isinstance(each, str) for each in weight_map.values())
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, AttributeError, RecursionError):
         sound = False
     if not sound:
         refuse_shard("the index is unreadable", path, "it is no JSON object with a weight_map")
+    if repeated:
+        refuse_shard("the index names something twice", path, "it is damaged", tensor=repeated)
     for name, shard in weight_map.items():
         # A shard is a plain name beside the index: anything else could read outside the directory.
-        if Path(shard).name != shard or not shard.endswith(".safetensors") or "\\" in shard:
-            why = f"{shard!r} is no plain name of a safetensors file beside it"
+        if _SHARD_NAME.fullmatch(shard) is None:
+            why = f"{shard[:100]!r} is no plain name of a safetensors file beside it"
             refuse_shard("the index points outside the checkpoint", path, why, tensor=name)
     return dict(weight_map)
 
 
-class ShardWriter:
-    """Writes tensors in the order they come, at most `shard_bytes` to a file.
+def _check_set(directory: Path, named: Collection[str]) -> None:
+    """Refuse files of another set of weights: it would be unclear which one is meant."""
+    if (directory / SINGLE).is_file() and SINGLE not in named:
+        raise StageError(
+            "the checkpoint holds two sets of weights",
+            on=f"{SINGLE} and {INDEX}",
+            why="the index does not name the single file, so it is unclear which one is meant",
+            then="remove one of the two",
+        )
+    for path in sorted(directory.iterdir()):
+        if _NUMBERED.fullmatch(path.name) and path.name not in named:
+            why = f"{INDEX} does not name it: it is of another version, or the index is"
+            refuse_shard("there is a shard too many", path, why)
 
-    How many shards there are is known only at the end, so they are renamed then.
+
+def write_checkpoint(
+    out: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    read_rows: Callable[[str, int, int], torch.Tensor],
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write BF16 tensors, at most `shard_bytes` to a file unless one tensor alone is larger.
+
+    `read_rows` gives rows [start, stop) of a tensor; only they are in memory. A shard is what the
+    safetensors library would write of its tensors, byte for byte.
     """
+    shards = share_out(shapes, shard_bytes)
+    if len(shards) == 1:
+        _write_shard(out / SINGLE, shards[0], read_rows)
+        return
+    weight_map: dict[str, str] = {}
+    for number, part in enumerate(shards, start=1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        _write_shard(out / name, part, read_rows)
+        weight_map |= dict.fromkeys(part, name)
+    total_bytes = sum(_find_size(shape) for shape in shapes.values())
+    index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
+    write_json(out / INDEX, index)
 
-    def __init__(self, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
-        self._out = out
-        self._shard_bytes = shard_bytes
-        self._waiting: dict[str, torch.Tensor] = {}
-        self._waiting_bytes = 0
-        self._written: list[tuple[str, ...]] = []
-        self._total_bytes = 0
 
-    def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Take one tensor; a full shard is written before it is taken."""
-        assert all(name not in names for names in (self._waiting, *self._written)), name
-        if self._waiting and self._waiting_bytes + tensor.nbytes > self._shard_bytes:
-            self._write()
-        self._waiting[name] = tensor.contiguous()
-        self._waiting_bytes += tensor.nbytes
-        self._total_bytes += tensor.nbytes
+def share_out(
+    shapes: Mapping[str, tuple[int, ...]], shard_bytes: int
+) -> list[dict[str, tuple[int, ...]]]:
+    """Return the tensors of each shard, filled one after the other."""
+    shards: list[dict[str, tuple[int, ...]]] = [{}]
+    filled_bytes = 0
+    for name, shape in shapes.items():
+        size_bytes = _find_size(shape)
+        if shards[-1] and filled_bytes + size_bytes > shard_bytes:
+            shards.append({})
+            filled_bytes = 0
+        shards[-1][name] = shape
+        filled_bytes += size_bytes
+    return shards
 
-    def finish(self) -> None:
-        """Write what waits, give the shards their names, and write the index if there are many."""
-        if self._waiting:
-            self._write()
-        count = len(self._written)
-        if count == 1:
-            self._temporary(1).rename(self._out / SINGLE)
-            return
-        weight_map: dict[str, str] = {}
-        for number, names in enumerate(self._written, start=1):
-            shard = f"model-{number:05d}-of-{count:05d}.safetensors"
-            self._temporary(number).rename(self._out / shard)
-            weight_map |= dict.fromkeys(names, shard)
-        index = {"metadata": {"total_size": self._total_bytes}, "weight_map": weight_map}
-        write_json(self._out / INDEX, index)
 
-    def _write(self) -> None:
-        self._written.append(tuple(self._waiting))
-        write_safetensors(self._waiting, self._temporary(len(self._written)))
-        self._waiting = {}
-        self._waiting_bytes = 0
+def _write_shard(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    read_rows: Callable[[str, int, int], torch.Tensor],
+) -> None:
+    with path.open("xb") as file:
+        file.write(make_header({name: ("BF16", shape) for name, shape in shapes.items()}))
+        for name in sorted(shapes):
+            for start, stop in split_rows(shapes[name]):
+                rows = read_rows(name, start, stop)
+                file.write(rows.contiguous().view(torch.uint8).numpy())
 
-    def _temporary(self, number: int) -> Path:
-        return self._out / f"shard-{number:05d}.safetensors"
+
+def split_rows(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Yield the rows [start, stop) of slabs of a bounded size, each start a multiple of 32."""
+    rows, *rest = shape
+    step = max(SLAB_ELEMENTS // max(prod(rest), 1) // 32 * 32, 32)
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)
+
+
+def _find_size(shape: tuple[int, ...]) -> int:
+    return prod(shape) * DTYPE_BYTES["BF16"]
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

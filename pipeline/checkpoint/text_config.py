@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint.text_tensors import FAMILIES
+from pipeline.checkpoint.other_family import check_other, is_listed
+from pipeline.checkpoint.quantization import KEYS
+from pipeline.checkpoint.text_tensors import DEFAULTS, FAMILIES
 from pipeline.errors import StageError
+
+CONFIG = "config.json"
 
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -22,9 +26,9 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         config = None
-    if not isinstance(config, dict):
+    if not isinstance(config, dict) or not isinstance(config.get("text_config") or {}, dict):
         raise StageError(
             "a config of the checkpoint is missing or unreadable",
             on=path.name,
@@ -41,14 +45,18 @@ def make_text_config(
 
     `has_head` says whether the checkpoint holds an lm_head: where the config leaves it open whether
     the embeddings are tied (the class default has changed between versions), the tensors decide.
+    Of a family that is not in the table the config is kept as it is but for the weights' format.
     """
-    _check_quantization(config)
+    if not is_listed(config):
+        check_other(config)
     text = dict(config.get("text_config") or config)
-    for key in ("quantization_config", "torch_dtype", "_name_or_path", "auto_map"):
+    for key in (*KEYS, "torch_dtype", "_name_or_path", "auto_map"):
         text.pop(key, None)
-    text["architectures"] = [_find_architecture(text)]
+    if is_listed(config):
+        text["architectures"] = [FAMILIES[text["model_type"]][0]]
+        text = {**DEFAULTS.get(text["model_type"], {}), **text}
+        text["tie_word_embeddings"] = _is_tied(config, has_head=has_head)
     text["dtype"] = "bfloat16"
-    text["tie_word_embeddings"] = _is_tied(config, text, has_head=has_head)
     if "transformers_version" in config:
         text["transformers_version"] = config["transformers_version"]
     for key in _SPECIAL_IDS:
@@ -59,32 +67,14 @@ def make_text_config(
     return text
 
 
-def _find_architecture(text: Mapping[str, Any]) -> str:
-    model_type = text.get("model_type")
-    if model_type not in FAMILIES:
-        raise StageError(
-            "the model's family is not supported",
-            on=f"config.json, model_type {model_type}",
-            why="its tensors or its GGUF differ from those of " + ", ".join(FAMILIES),
-            then="use a base of one of these families",
-        )
-    return FAMILIES[model_type][0]
+def says_tied(config: Mapping[str, Any]) -> Any:
+    """Return what a published config says of tied embeddings; None when it leaves that open."""
+    text = config.get("text_config") or {}
+    return config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
 
 
-def _check_quantization(config: Mapping[str, Any]) -> None:
-    quantization = config.get("quantization_config")
-    if quantization is None or quantization.get("quant_method") == "fp8":
-        return
-    raise StageError(
-        "the checkpoint is quantized in a way that is not supported",
-        on=f"config.json, quant_method {quantization.get('quant_method')}",
-        why="only FP8 with one scale per tensor can be turned back into BF16",
-        then="use the model's BF16 or FP8 checkpoint",
-    )
-
-
-def _is_tied(config: Mapping[str, Any], text: Mapping[str, Any], *, has_head: bool) -> bool:
-    said = config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
+def _is_tied(config: Mapping[str, Any], *, has_head: bool) -> bool:
+    said = says_tied(config)
     if said is not None and said == has_head:
         raise StageError(
             "the checkpoint contradicts its config about the output head",

@@ -6,7 +6,7 @@ published Mistral checkpoint. The same inputs always give the same bytes.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tokenizers import (
@@ -117,11 +117,16 @@ def make_tokenizer() -> Tokenizer:
     tokens = _train_merged_tokens(VOCABULARY_SIZE - CONTROL_TOKEN_COUNT - 256)
     ranks = {bytes([byte]): byte for byte in range(256)}
     ranks |= {token: 256 + index for index, token in enumerate(tokens)}
-    letters = _map_bytes_to_letters()
     controls = [CONTROL_TOKENS.get(i, f"<SPECIAL_{i}>") for i in range(CONTROL_TOKEN_COUNT)]
+    return build_tokenizer(controls, ranks)
+
+
+def build_tokenizer(controls: Sequence[str], ranks: Mapping[bytes, int]) -> Tokenizer:
+    """Return the tokenizer of tekken's form with these control tokens and ranked tokens."""
+    letters = _map_bytes_to_letters()
     vocabulary = {control: index for index, control in enumerate(controls)}
     for token, rank in ranks.items():
-        vocabulary[_spell(token, letters)] = CONTROL_TOKEN_COUNT + rank
+        vocabulary[_spell(token, letters)] = len(controls) + rank
     merges = [
         (_spell(left, letters), _spell(right, letters)) for left, right in _list_merges(ranks)
     ]
@@ -188,9 +193,13 @@ def _spell(token: bytes, letters: Mapping[int, str]) -> str:
     return "".join(letters[byte] for byte in token)
 
 
-def write_tokenizer(out: Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja."""
-    (out / "tokenizer.json").write_text(make_tokenizer().to_str(pretty=True), encoding="utf-8")
+def write_tokenizer(out: Path, tokenizer: Tokenizer | None = None) -> None:
+    """Write the files of a tokenizer, of make_tokenizer's if none is given.
+
+    tokenizer.json, tokenizer_config.json, special_tokens_map.json, chat_template.jinja.
+    """
+    text = (tokenizer or make_tokenizer()).to_str(pretty=True)
+    (out / "tokenizer.json").write_text(text, encoding="utf-8")
     settings = {
         "add_prefix_space": False,
         "backend": "tokenizers",

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.artifact.rule import Rule
-from pipeline.artifact.steps import find_missing
+from pipeline.artifact.steps import close_over_inputs, find_missing
 from pipeline.artifact.store import Store
 from pipeline.doctor.finding import Finding, ok, problem, warning
 from pipeline.doctor.machine import Machine
@@ -53,14 +53,16 @@ def read_needs(path: Path, store: Store) -> Needs:
 
 
 def _make_rules_unhashed(recipe: Recipe, sizes: Estimate) -> Sequence[Rule]:
-    """Return the rules with the recipe's sizes and the demonstration's sources: to make the user's
-    own would hash their files."""
+    """Return the rules of a plain build, with the recipe's sizes and the demonstration's sources:
+    to make the user's own would hash their files."""
     stand_in = replace(
         recipe,
         base=replace(recipe.base, source=DEMO),
         dataset=replace(recipe.dataset, source=DEMO),
     )
-    return make_rules(stand_in, sizes, Path())
+    rules = make_rules(stand_in, sizes, Path())
+    names = close_over_inputs(rules, list_targets(rules, []))
+    return [rule for rule in rules if rule.name in names]
 
 
 def _find_missing_bytes(path: Path, store: Store) -> dict[str, int]:

@@ -1,8 +1,9 @@
 """Text-only checkpoint + dataset -> a LoRA adapter, trained with PEFT and TRL's SFTTrainer.
 
-In: `text`, `dataset`. Out: adapter_model.safetensors, adapter_config.json, metrics.json. What
-stays true: only completion tokens carry loss; the same inputs and options give the same bytes on
-the same machine; a run that diverges or learns nothing fails and writes no adapter.
+In: `text`, `dataset`. Out: adapter_model.safetensors, adapter_config.json, metrics.json, and
+base.sha256, by which a merge refuses another base. What stays true: only completion tokens carry
+loss; the same inputs and options give the same bytes on the same machine; a run that diverges or
+learns nothing fails and writes no adapter.
 
 The adapter is float32 whatever the base computes in (see model.py).
 """
@@ -22,6 +23,7 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel, PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from pipeline.checkpoint.weights import write_base_digest
 from pipeline.errors import StageError
 from pipeline.log import say, step
 from pipeline.sft.adapter_files import read_adapter_tensors, write_adapter
@@ -173,6 +175,7 @@ def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
     _check_changed(tensors)
     _check_finite(after)
     write_adapter(model, tensors, out)
+    write_base_digest(inputs["text"], out)
     metrics = {
         "loss_before": before,
         "loss_after": after,

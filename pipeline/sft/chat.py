@@ -79,6 +79,13 @@ def render_prompt(
     return _apply_template(tokenizer, messages, on=on, add_generation_prompt=True)
 
 
+def render_conversation(
+    tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], *, on: str
+) -> str:
+    """Return the template's text of messages that end in the assistant's turn."""
+    return _apply_template(tokenizer, messages, on=on, add_generation_prompt=False)
+
+
 def _apply_template(
     tokenizer: PreTrainedTokenizerFast,
     messages: Sequence[Message],
@@ -138,7 +145,7 @@ def render(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], *, o
     """
     refuse_control_tokens(tokenizer, messages, on=on)
     prompt = render_prompt(tokenizer, messages[:-1], on=on)
-    full = _apply_template(tokenizer, messages, on=on, add_generation_prompt=False)
+    full = render_conversation(tokenizer, messages, on=on)
     if not full.startswith(prompt):
         raise _bad_row(
             "the chat template writes another prompt once the answer is there",

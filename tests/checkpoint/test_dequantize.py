@@ -1,39 +1,121 @@
-"""One product in float32, rounded once to BF16."""
+"""FP8 becomes BF16 by one product in float32, rounded once, whatever the form of the scale."""
+
+import math
+import re
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.checkpoint.dequantize import dequantize
+from pipeline.checkpoint.dequantize import dequantize, make_scale
 from pipeline.errors import StageError
 
 pytestmark = pytest.mark.convert
 
-FP8 = torch.float8_e4m3fn
+DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
+FORMS = ("0-d", "one", "row vector", "column", "blocks")
+
+# Of BF16 and float32: zero is refused, and denormals are numbers like others.
+EXPONENTS = st.integers(-133, 126)
 
 
-def test_weight_times_scale_by_hand() -> None:
-    weight = torch.tensor([[1.0, -448.0], [0.0625, 0.0]]).to(FP8)
-    found = dequantize(weight, torch.tensor(0.5).bfloat16(), name="w")
-    assert found.dtype == torch.bfloat16
-    assert found.tolist() == [[0.5, -224.0], [0.03125, 0.0]]
+def make_codes(rows: int, columns: int, seed: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return random codes: every one of the 256, zeros of both signs and NaN among them."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, 256, (rows, columns), generator=generator, dtype=torch.uint8)
+    return codes.view(dtype)
+
+
+def assert_equal_bits(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Compare every bit, but for those of NaN, which torch itself makes by place."""
+    assert found.dtype == expected.dtype == torch.bfloat16
+    assert torch.equal(found.isnan(), expected.isnan())
+    number = ~expected.isnan()
+    assert torch.equal(found[number].view(torch.int16), expected[number].view(torch.int16))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [256, 1])
+def test_every_code_equals_the_formula(dtype: torch.dtype, columns: int) -> None:
+    weight = torch.arange(256, dtype=torch.uint8).reshape(-1, columns).view(dtype)
+    for value in (1.0, 0.0013, 2.0**-133, 1e-40, 3e38):
+        scale = torch.tensor(value)
+        found = dequantize(weight, make_scale(scale, tuple(weight.shape), None, name="w"))
+        assert_equal_bits(found, (weight.float() * scale).bfloat16())
+
+
+def test_a_zero_keeps_its_sign() -> None:
+    weight = torch.tensor([[0.0, -0.0]]).to(torch.float8_e4m3fn)
+    found = dequantize(weight, make_scale(torch.tensor(0.5), (1, 2), None, name="w"))
+    assert [math.copysign(1, value) for value in found[0].tolist()] == [1, -1]
 
 
 def test_it_is_rounded_once() -> None:
     # 1.125 * 1.0078125 = 1.1337890625; the BF16 neighbours are 1.1328125 and 1.140625.
-    weight = torch.tensor([1.125]).to(FP8)
-    assert dequantize(weight, torch.tensor(1.0078125), name="w").item() == 1.1328125
+    weight = torch.tensor([[1.125]]).to(torch.float8_e4m3fn)
+    scale = make_scale(torch.tensor(1.0078125), (1, 1), None, name="w")
+    assert dequantize(weight, scale).item() == 1.1328125
+
+
+@given(data=st.data())
+def test_it_equals_the_formula(data: Any) -> None:
+    """Of any shape, type, form of scale and slab."""
+    rows, columns = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 300))
+    weight = make_codes(
+        rows, columns, data.draw(st.integers(0, 99)), data.draw(st.sampled_from(DTYPES))
+    )
+    form = data.draw(st.sampled_from(FORMS))
+    block = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 140)))
+    grid = -(-rows // block[0]), -(-columns // block[1])
+    shape = {"0-d": (), "one": (1,), "row vector": (rows,), "column": (rows, 1), "blocks": grid}[
+        form
+    ]
+    chance = torch.Generator().manual_seed(rows)
+    scale = (torch.rand(shape, generator=chance) + 1) * 2.0 ** data.draw(EXPONENTS)
+    scale = scale.to(data.draw(st.sampled_from([torch.float32, torch.bfloat16])))
+    made = make_scale(scale, (rows, columns), block if form == "blocks" else None, name="w")
+    wide = scale.float().reshape(shape if len(shape) == 2 else (-1, 1))
+    if form == "blocks":
+        wide = wide.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)[:rows, :columns]
+    expected = (weight.float() * wide).bfloat16()
+    start = data.draw(st.integers(0, rows - 1))
+    stop = data.draw(st.integers(start + 1, rows))
+    assert_equal_bits(dequantize(weight[start:stop], made, start), expected[start:stop])
 
 
 @pytest.mark.parametrize(
-    ("scale", "words"),
+    ("shape", "block"), [((), None), ((70, 1), None), ((2, 32), (64, 128))], ids=str
+)
+def test_large_weights_go_in_chunks(shape: tuple[int, ...], block: tuple[int, int] | None) -> None:
+    weight = make_codes(70, 4096, 5, torch.float8_e4m3fn)
+    scale = torch.rand(shape, generator=torch.Generator().manual_seed(5)) + 0.1
+    wide = scale
+    if block:
+        wide = scale.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)[:70]
+    made = make_scale(scale, (70, 4096), block, name="w")
+    assert_equal_bits(dequantize(weight, made), (weight.float() * wide).bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("scale", "block", "words"),
     [
-        (torch.ones(2, 1), r"shape \(2, 1\)"),
-        (torch.tensor(0.0), "the scale is 0"),
-        (torch.tensor(-1.0), "the scale is -1"),
-        (torch.tensor(torch.nan), "the scale is nan"),
+        (torch.ones(2, 2), None, r"its scale \(2, 2\)"),
+        (torch.ones(3, 1), None, r"its scale \(3, 1\)"),
+        (torch.ones(1, 4), None, r"its scale \(1, 4\)"),
+        (torch.ones(4, 1), (2, 2), r"block is \(2, 2\)"),
+        (torch.ones(0), None, r"its scale \(0,\)"),
+        (torch.tensor(0.0), None, "the scale is 0"),
+        (torch.tensor(-1.0), None, "the scale is -1"),
+        (torch.tensor(torch.nan), None, "the scale is nan"),
+        (torch.tensor([[1.0], [torch.inf], [1.0], [1.0]]), None, "the scale is inf"),
     ],
 )
-def test_other_scales_are_refused(scale: torch.Tensor, words: str) -> None:
-    with pytest.raises(StageError, match=words) as error:
-        dequantize(torch.ones(2, 2).to(FP8), scale, name="some.weight")
-    assert error.value.on == "some.weight"
+def test_other_scales_are_refused(
+    scale: torch.Tensor, block: tuple[int, int] | None, words: str
+) -> None:
+    with pytest.raises(StageError) as error:
+        make_scale(scale, (4, 4), block, name="some.weight_scale")
+    assert error.value.on == "some.weight_scale"
+    assert re.search(words, error.value.why)

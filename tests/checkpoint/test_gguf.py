@@ -1,33 +1,48 @@
-"""Conversion and quantization end in a file that the gate has read back; the gate can fail."""
+"""The stage ends in a file that the gates have read back; the gates can fail."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from pipeline.checkpoint import gguf, quantized, text
+from pipeline.checkpoint import gguf, gguf_layout, gguf_stream, text
 from pipeline.checkpoint.gguf_check import check_gguf
-from pipeline.checkpoint.llama_source import import_gguf, run_tool
+from pipeline.checkpoint.gguf_logits import check_logits
+from pipeline.checkpoint.llama_source import import_conversion, import_gguf, run_tool
 from pipeline.checkpoint.pre_tokenizer import check_pre_tokenizer, find_split
+from pipeline.checkpoint.weights import open_weights
 from pipeline.errors import StageError
+from tests.checkpoint import classic_chain
 from tests.checkpoint.tiny_base import write_base
 
 pytestmark = pytest.mark.convert
 
+NAME = "Tiny 7B"
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with `text` and its `gguf`."""
+    """A directory with `base`, its `text` and its `gguf` in BF16."""
     root = tmp_path_factory.mktemp("gguf")
     write_base(root / "base")
-    for name in ("text", "gguf"):
-        (root / name).mkdir()
+    (root / "text").mkdir()
     text.run({"base": root / "base"}, text.Options(cpu_threads=1), root / "text")
-    gguf.run({"merged": root / "text"}, gguf.Options(model_name="Tiny 7B"), root / "gguf")
+    run(root / "base", root / "gguf")
     return root
+
+
+def run(base: Path, out: Path, file_type: str = "BF16") -> Path:
+    out.mkdir()
+    options = gguf.Options(type=file_type, model_name=NAME, tensor_types=())
+    gguf.run({"base": base}, options, out)
+    return out / gguf.GGUF
 
 
 def read_value(path: Path, key: str) -> Any:
@@ -37,36 +52,144 @@ def read_value(path: Path, key: str) -> Any:
 def test_the_name_is_the_one_that_was_asked_for(root: Path) -> None:
     path = root / "gguf" / "model.gguf"
     assert read_value(path, "general.architecture") == "mistral3"
-    assert read_value(path, "general.name") == "Tiny 7B"
+    assert read_value(path, "general.name") == NAME
     assert read_value(path, "tokenizer.ggml.pre") == "tekken"
     assert import_gguf().GGUFReader(path).get_field("general.basename") is None
 
 
-def test_the_bytes_do_not_depend_on_the_directory(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file_type", ["BF16", "Q4_K_M"])
+def test_a_published_checkpoint_and_its_text_model_give_the_same_bytes(
+    root: Path, tmp_path: Path, file_type: str
+) -> None:
+    """Wherever they lie: the converter would take a name from the directory."""
     place = tmp_path / "Llama-3-8B-Instruct-v2"
     shutil.copytree(root / "text", place)
-    (tmp_path / "out").mkdir()
-    gguf.run({"merged": place}, gguf.Options(model_name="Tiny 7B"), tmp_path / "out")
-    again = (tmp_path / "out" / "model.gguf").read_bytes()
+    (tmp_path / "model").symlink_to(place)
+    expected = tmp_path / "expected.gguf"
+    classic_chain.convert(tmp_path / "model", expected, "BF16", NAME)
+    if file_type != "BF16":
+        expected = expected.rename(tmp_path / "BF16.gguf")
+        classic_chain.quantize(expected, tmp_path / "expected.gguf", file_type)
+    for base in (root / "base", place):
+        found = run(base, tmp_path / f"out-{base.name}", file_type)
+        assert found.read_bytes() == (tmp_path / "expected.gguf").read_bytes()
+
+
+def test_workers_and_slabs_change_no_byte(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf_stream, "SLAB_ELEMENTS", 1 << 13)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(5))
+    again = run(root / "base", tmp_path / "out").read_bytes()
     assert again == (root / "gguf" / "model.gguf").read_bytes()
 
 
-@pytest.mark.parametrize("file_type", ["Q8_0", "Q4_K_M"])
-def test_quantized_files_pass_the_gate(root: Path, tmp_path: Path, file_type: str) -> None:
-    inputs = {"gguf": root / "gguf", "merged": root / "text"}
-    files = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        quantized.run(inputs, quantized.Options(type=file_type), tmp_path / name)
-        files.append((tmp_path / name / "model.gguf").read_bytes())
-    assert files[0] == files[1]
-    assert len(files[0]) < (root / "gguf" / "model.gguf").stat().st_size
-    found = {
-        each.name: each.tensor_type.name
-        for each in import_gguf().GGUFReader(tmp_path / "one" / "model.gguf").tensors
-    }
-    assert found["blk.0.attn_q.weight"] == ("Q8_0" if file_type == "Q8_0" else "Q4_K")
-    assert found["blk.0.attn_norm.weight"] == "F32"
+def scale_rows(
+    self: Any, data: torch.Tensor, name: str, bid: int | None, upstream: Any
+) -> list[tuple[str, torch.Tensor]]:
+    """A converter that does more to a weight than to reorder its rows."""
+    return [
+        (new, each * 2 if "down" in new else each) for new, each in upstream(self, data, name, bid)
+    ]
+
+
+def split_rows(
+    self: Any, data: torch.Tensor, name: str, bid: int | None, upstream: Any
+) -> list[tuple[str, torch.Tensor]]:
+    """A converter that makes two tensors of one."""
+    ((new, each),) = upstream(self, data, name, bid)
+    half = len(each) // 2
+    return [(new, each[:half]), (f"{new}.rest", each[half:])] if "gate" in new else [(new, each)]
+
+
+@pytest.mark.parametrize("change", [scale_rows, split_rows])
+def test_what_is_not_covered_goes_through_the_converter_itself(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any
+) -> None:
+    model = import_conversion().get_model_class("LlamaForCausalLM")
+    upstream = model.modify_tensors
+    monkeypatch.setattr(
+        model, "modify_tensors", lambda *arguments: change(*arguments, upstream=upstream)
+    )
+    monkeypatch.setattr(gguf, "check_gguf", lambda *arguments: None)
+    said: list[str] = []
+    monkeypatch.setattr(gguf, "say", said.append)
+    (tmp_path / "model").symlink_to(root / "text")
+    classic_chain.convert(tmp_path / "model", tmp_path / "BF16.gguf", "BF16", NAME)
+    classic_chain.quantize(tmp_path / "BF16.gguf", tmp_path / "expected.gguf", "Q8_0")
+    found = run(root / "base", tmp_path / "out", "Q8_0")
+    assert found.read_bytes() == (tmp_path / "expected.gguf").read_bytes()
+    assert "not streamed" in said[0]
+    assert [path.name for path in found.parent.iterdir()] == [gguf.GGUF]
+
+
+def test_an_order_that_reaches_too_far_is_not_streamed(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = gguf_layout.Layout(
+        targets=(
+            gguf_layout.Target(
+                name="a",
+                shape=(4096, 1 << 15),
+                type="BF16",
+                source="a",
+                rows=torch.arange(4096).flip(0).numpy(),
+            ),
+        ),
+        size_bytes=0,
+    )
+    assert gguf_stream.covers(layout)
+    far = torch.arange(4096).reshape(2, 2048).T.flatten().numpy()
+    (target,) = layout.targets
+    target = replace(target, rows=far)
+    assert not gguf_stream.covers(replace(layout, targets=(target,)))
+
+
+def test_a_full_disk_is_said_before_the_work(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, offset: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    monkeypatch.setattr(gguf_stream, "_make_bytes", None)
+    with pytest.raises(OSError, match="No space left"):
+        run(root / "base", tmp_path / "out")
+
+
+def test_a_failing_worker_ends_the_stage(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file_type: str, rows: Any, weights: Any) -> None:
+        raise StageError("no", on="rows", why="because", then="nothing")
+
+    monkeypatch.setattr(gguf_stream, "quantize", fail)
+    with pytest.raises(StageError, match="because"):
+        run(root / "base", tmp_path / "out", "Q8_0")
+
+
+def other_theta(folder: Path) -> None:
+    change(folder, "config.json", lambda value: value["rope_parameters"].update(rope_theta=100.0))
+
+
+def other_layer(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.1.self_attn.q_proj.weight"
+    tensors[name] = tensors[name].flip(0).contiguous()
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("spoil", [other_theta, other_layer])
+def test_the_gate_refuses_other_logits(
+    root: Path, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    shutil.copytree(root / "text", tmp_path / "text")
+    check_logits(root / "gguf" / "model.gguf", open_weights(tmp_path / "text"), tmp_path / "text")
+    spoil(tmp_path / "text")
+    with pytest.raises(StageError, match="does not answer as the checkpoint"):
+        check_logits(
+            root / "gguf" / "model.gguf", open_weights(tmp_path / "text"), tmp_path / "text"
+        )
 
 
 def test_a_tool_that_fails_says_why(tmp_path: Path) -> None:
@@ -161,6 +284,5 @@ def test_only_the_exact_split_is_known(
     assert find_split(tmp_path / "text") is None
     with pytest.raises(StageError, match="way to split text"):
         check_pre_tokenizer(tmp_path / "text")
-    (tmp_path / "out").mkdir()
     with pytest.raises(StageError, match="way to split text"):
-        gguf.run({"merged": tmp_path / "text"}, gguf.Options(model_name="x"), tmp_path / "out")
+        run(tmp_path / "text", tmp_path / "out")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint.names import NamePlan, plan_names
+from pipeline.checkpoint.names import NamePlan, find_weight, plan_names
 from pipeline.checkpoint.safetensors_header import TensorEntry
 from pipeline.errors import StageError
 
@@ -63,6 +63,58 @@ def test_vision_is_dropped(name: str) -> None:
     )})  # fmt: skip
     assert found.dropped == (name,)
     assert not found.weights
+
+
+@pytest.mark.parametrize("scale", ["weight_scale_inv", "weight_scale", "qscale_weight"])
+def test_a_scale_has_three_names(scale: str) -> None:
+    up = "model.layers.0.mlp.up_proj"
+    assert plan(f"{up}.weight", f"{up}.{scale}").scales == {f"{up}.weight": f"{up}.{scale}"}
+    with pytest.raises(StageError, match="one meaning"):
+        plan(f"{up}.weight", f"{up}.{scale}", f"language_model.{up}.{scale}")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.0.mlp.up_proj.input_scale",
+        "language_model.model.layers.0.mlp.up_proj.activation_scale",
+        "model.layers.0.self_attn.o_proj.qscale_act",
+        "model.layers.0.self_attn.k_scale",
+        "model.language_model.layers.0.self_attn.v_scale",
+        "model.layers.0.self_attn.rotary_emb.inv_freq",
+    ],
+)
+def test_what_only_activations_need_is_dropped(name: str) -> None:
+    assert plan(name).dropped == (name,)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+        "self_attn.q_norm",
+        "self_attn.k_norm",
+    ],
+)
+def test_every_norm_of_the_families_is_known(norm: str) -> None:
+    found = plan(f"model.language_model.layers.3.{norm}.weight")
+    assert set(found.weights) == {f"model.layers.3.{norm}.weight"}
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [
+        ("model.language_model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight"),
+        ("language_model.lm_head.weight", "lm_head.weight"),
+        ("vision_tower.ln_pre.weight", None),
+        ("other.weight", None),
+    ],
+)
+def test_a_weight_is_found_by_its_published_name(name: str, weight: str | None) -> None:
+    assert find_weight(name) == weight
 
 
 @pytest.mark.parametrize("name", ["language_model.lm_head.weight", "lm_head.weight"])

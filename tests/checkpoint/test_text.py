@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipeline.checkpoint import text
+from pipeline.checkpoint.text_config import make_text_config
+from pipeline.checkpoint.text_tensors import DEFAULTS
 from pipeline.errors import StageError
 from tests.checkpoint.tiny_base import (
     MISTRAL_PREFIX,
@@ -18,6 +21,7 @@ from tests.checkpoint.tiny_base import (
     write_base,
     write_shards,
 )
+from tests.checkpoint.tiny_families import FAMILIES, write_family
 
 pytestmark = pytest.mark.convert
 
@@ -97,6 +101,71 @@ def test_a_text_only_checkpoint_in_float32_is_rounded(tmp_path: Path) -> None:
     assert all(torch.equal(second[name], first[name]) for name in first)
 
 
+def write_vision_language(folder: Path, family: str, prefix: str) -> dict[str, torch.Tensor]:
+    """Write a checkpoint of the family with a vision tower; return its text model's tensors."""
+    write_family(folder, family)
+    tensors: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
+    head = "language_model.lm_head" if prefix == MISTRAL_PREFIX else "lm_head"
+    published = {
+        name.replace("model.", prefix, 1).replace("lm_head", head): tensor
+        for name, tensor in tensors.items()
+    }
+    published["vision_tower.vision_model.head.weight"] = torch.ones(3)
+    save_file(published, folder / "model.safetensors")
+    text_config = json.loads((folder / "config.json").read_text())
+    tied = {"tie_word_embeddings": text_config.pop("tie_word_embeddings")}
+    config = tied | {"model_type": "other", "text_config": text_config, "vision_config": {}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return tensors
+
+
+@pytest.mark.parametrize("prefix", [MISTRAL_PREFIX, TRANSFORMERS_PREFIX, "model."])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_read_and_loaded(tmp_path: Path, family: str, prefix: str) -> None:
+    if prefix == "model.":
+        write_family(tmp_path / "base", family)
+        expected = load_file(tmp_path / "base" / "model.safetensors")
+    else:
+        expected = write_vision_language(tmp_path / "base", family, prefix)
+    found = build(tmp_path / "base", tmp_path / "out")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.config.architectures == [type(model).__name__]
+    loaded = model.state_dict()
+    assert loaded.keys() - found.keys() <= {"lm_head.weight"}
+    assert all(torch.equal(loaded[name], found[name]) for name in found)
+
+
+@pytest.mark.parametrize("family", DEFAULTS)
+def test_what_a_config_leaves_out_is_what_transformers_would_put_in(family: str) -> None:
+    config = AutoConfig.for_model(family)
+    assert {key: getattr(config, key) for key in DEFAULTS[family]} == DEFAULTS[family]
+    made = make_text_config({"model_type": family}, {}, has_head=True)
+    assert {key: made[key] for key in DEFAULTS[family]} == DEFAULTS[family]
+
+
+def test_the_text_config_of_a_text_only_checkpoint_is_its_own(tmp_path: Path) -> None:
+    write_base(tmp_path / "base")
+    build(tmp_path / "base", tmp_path / "out")
+    build(tmp_path / "out", tmp_path / "again")
+    for path in (tmp_path / "out").iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+
+
+def test_embeddings_that_are_held_twice_are_written_once(tmp_path: Path) -> None:
+    write_base(tmp_path / "base")
+    tensors = make_base_tensors()
+    tensors["language_model.lm_head.weight"] = tensors[
+        f"{MISTRAL_PREFIX}embed_tokens.weight"
+    ].clone()
+    write_shards(tmp_path / "base", tensors, 3)
+    change_config(tmp_path / "base", lambda config: config.update(tie_word_embeddings=True))
+    found = build(tmp_path / "base", tmp_path / "out")
+    assert "lm_head.weight" not in found
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is True
+
+
 def change_config(base: Path, change: Callable[[dict[str, Any]], None]) -> None:
     config = json.loads((base / "config.json").read_text())
     change(config)
@@ -117,7 +186,7 @@ def spoil_size(base: Path) -> None:
 
 
 def spoil_family(base: Path) -> None:
-    change_config(base, lambda config: config["text_config"].update(model_type="gemma3"))
+    change_config(base, lambda config: config["text_config"].update(model_type="gemma4"))
 
 
 def spoil_quantization(base: Path) -> None:
@@ -156,7 +225,7 @@ def spoil_lost_scale(base: Path) -> None:
         (spoil_truncated, ["truncated", "model-00002-of-00003.safetensors"]),
         (spoil_layers, ["not those of the config", "model.layers.2.input_layernorm.weight"]),
         (spoil_size, ["not of the config's size", "(256, 256)", "(512, 256)"]),
-        (spoil_family, ["family is not supported", "gemma3"]),
+        (spoil_family, ["family is not supported", "gemma4"]),
         (spoil_quantization, ["quant_method awq"]),
         (spoil_tie, ["tie_word_embeddings is True", "lm_head.weight is there"]),
         (spoil_template, ["no chat template", "chat_template.jinja"]),
@@ -178,7 +247,10 @@ def test_a_bad_base_is_refused_before_anything_is_written(
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
-    [(spoil_block_scales, "one scale per tensor"), (spoil_lost_scale, "largest magnitude is 448")],
+    [
+        (spoil_block_scales, "scale of a form that is not supported"),
+        (spoil_lost_scale, "a weight is not sane"),
+    ],
 )
 def test_bad_scales_are_refused(tmp_path: Path, spoil: Callable[[Path], None], words: str) -> None:
     write_base(tmp_path / "base")

@@ -27,7 +27,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("text", "gguf"):
         (root / name).mkdir()
     text.run({"base": root / "base"}, text.Options(cpu_threads=1), root / "text")
-    gguf.run({"merged": root / "text"}, gguf.Options(model_name="Tiny"), root / "gguf")
+    options = gguf.Options(type="BF16", model_name="Tiny", tensor_types=())
+    gguf.run({"base": root / "text"}, options, root / "gguf")
     return root
 
 
@@ -65,7 +66,7 @@ def test_the_check_of_a_gpu_completes_and_needs_its_device(
     assert gpu_check.main([gguf_path, "none"]) == 0
     assert capsys.readouterr().out.startswith("PASS completion: ")
     assert gpu_check.main([gguf_path]) == 1
-    assert "while handling argument \"--device\"" in capsys.readouterr().out
+    assert 'while handling argument "--device"' in capsys.readouterr().out
 
 
 def test_it_counts_the_same_prompt_and_answers(root: Path, base_url: str) -> None:

@@ -14,11 +14,13 @@ import torch
 from safetensors.torch import load_file
 from trl import SFTTrainer
 
+from pipeline.checkpoint.weights import open_weights
 from pipeline.errors import StageError
 from pipeline.sft import adapter, model
 from pipeline.sft import dataset as dataset_stage
 from pipeline.sft.arrow import read_split
 from pipeline.sft.loss import read_loss
+from tests.tiny_text import write_text_checkpoint
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore::FutureWarning:transformers")]
 
@@ -112,7 +114,12 @@ def test_the_same_bytes_in_another_process(text: Path, dataset: Path, tmp_path: 
         capture_output=True,
     )
     names = sorted(path.name for path in (tmp_path / "here").iterdir())
-    assert names == ["adapter_config.json", "adapter_model.safetensors", "metrics.json"]
+    assert names == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "base.sha256",
+        "metrics.json",
+    ]
     for name in names:
         ours, theirs = ((tmp_path / d / name).read_bytes() for d in ("here", "elsewhere"))
         assert ours == theirs, name
@@ -136,6 +143,19 @@ def test_what_is_written(text: Path, dataset: Path, tmp_path: Path) -> None:
     found = loaded.get_submodule("base_model.model.model.layers.1.mlp.up_proj.lora_B.default")
     name = "base_model.model.model.layers.1.mlp.up_proj.lora_B.weight"
     assert torch.equal(found.weight, tensors[name])
+
+
+def test_an_adapter_knows_its_base(text: Path, dataset: Path, tmp_path: Path) -> None:
+    tensors = train(text, dataset, tmp_path / "out")
+    opened = open_weights(text, tmp_path / "out")
+    assert opened.adapter is not None
+    assert len(opened.adapter.pairs) == len(tensors) // 2
+    write_text_checkpoint(tmp_path / "other", seed=1)
+    with pytest.raises(StageError, match="cannot be merged") as caught:
+        open_weights(tmp_path / "other", tmp_path / "out")
+    assert caught.value.on == "base.sha256, digest of the base"
+    (tmp_path / "out" / "base.sha256").unlink()
+    assert open_weights(tmp_path / "other", tmp_path / "out").adapter is not None
 
 
 def test_four_bits_learn(text: Path, dataset: Path, tmp_path: Path) -> None:
