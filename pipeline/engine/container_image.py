@@ -6,17 +6,20 @@ same recipe share an image, and an image that exists is never built again.
 """
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
 from pipeline.artifact.key import REPOSITORY, make_digest
 from pipeline.artifact.rule import Digest
 from pipeline.engine import docker_client
-from pipeline.engine.image import IMAGES, make_environment_document
+from pipeline.engine.image import IMAGES, LOCKS, make_environment_document
 from pipeline.errors import HostError
 
 # In the order of building: convert and serve share what takes longest.
 NAMES = ("convert", "serve", "train", "train-cuda", "serve-cuda")
+# The size of each lock's wheels, where `make locks` has asked.
+WHEELS = LOCKS / "wheels.json"
 RECIPE_LABEL = "io.tristill.recipe"
 ENVIRONMENT_LABEL = "io.tristill.environment"
 ACCELERATOR_LABEL = "io.tristill.accelerator"
@@ -94,6 +97,13 @@ def _list_context() -> list[str]:
     paths = {path for pattern in allowed for path in REPOSITORY.glob(pattern)}
     paths |= {below for path in paths if path.is_dir() for below in path.rglob("*")}
     return sorted(str(path.relative_to(REPOSITORY)) for path in paths if path.is_file())
+
+
+def sum_wheel_bytes(name: str) -> int | None:
+    """Return the bytes of the wheels that the image is made from; None where they are not known."""
+    sizes: dict[str, dict[str, int]] = json.loads(WHEELS.read_text(encoding="utf-8"))
+    locks = IMAGES[name].locks
+    return sum(sizes[lock]["bytes"] for lock in locks) if set(locks) <= sizes.keys() else None
 
 
 def find_image(name: str) -> str | None:

@@ -14,13 +14,13 @@ import tomllib
 import urllib.request
 from collections.abc import Iterator, Sequence
 
+from pipeline.engine.container_image import WHEELS
 from pipeline.engine.image import IMAGES, LOCKS, PYTHON_VERSION, make_files_document
 from pipeline.errors import HostError, TristillError
 
 TORCH_CUDA = "torch-cuda"
 # In this order: torch-cuda takes train's versions.
 NAMES = ("convert", "llama-build", "llama-cuda", "serve", "serve-ui", "test", "train", TORCH_CUDA)
-WHEELS = LOCKS / "wheels.json"
 
 _PIN = re.compile(r"^([a-z0-9-]+)==", re.MULTILINE)
 _PLATFORM = ("--python-version", PYTHON_VERSION, "--python-platform", "linux")
@@ -69,7 +69,7 @@ def _ask_size(url: str) -> int:
 
 
 def _write_sizes(uv: str) -> None:
-    locks = [lock for lock in IMAGES["train-cuda"].locks]
+    locks = IMAGES["train-cuda"].locks
     digests = make_files_document(*(LOCKS / lock for lock in locks))
     document = {
         lock: {

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from pipeline.engine import docker_client
-from pipeline.engine.container_image import NAMES
+from pipeline.engine.container_image import NAMES, sum_wheel_bytes
 from pipeline.engine.image_build import Variant, provide
 from pipeline.engine.image_check import check
 from pipeline.engine.image_registry import Registry
@@ -47,7 +47,8 @@ def _act(what: str, variant: Variant, registry: Registry | None) -> None:
 
 
 def _list(variants: list[Variant]) -> str:
-    """Return a line per image: its tag, and the size and id of this host's, if there is one."""
+    """Return a line per image: its tag, the size and id of this host's, if there is one, and what
+    its wheels come to, where that is known."""
     here = {
         tag: image
         for image in docker_client.read_images([variant.tag for variant in variants])
@@ -56,11 +57,16 @@ def _list(variants: list[Variant]) -> str:
     rows = []
     for variant in variants:
         image = here.get(variant.tag)
-        size = format_bytes(image["Size"]) if image else "-"
+        wheels = sum_wheel_bytes(variant.name)
         rows.append(
-            (variant.tag, size, image["Id"].removeprefix("sha256:")[:12] if image else "not here")
+            (
+                variant.tag,
+                format_bytes(image["Size"]) if image else "-",
+                format_bytes(wheels) if wheels else "-",
+                image["Id"].removeprefix("sha256:")[:12] if image else "not here",
+            )
         )
-    return format_table(("image", "bytes", "id"), rows)
+    return format_table(("image", "bytes", "wheels", "id"), rows)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
