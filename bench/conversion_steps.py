@@ -15,11 +15,12 @@ _THREADS = 2
 
 def stream(base: str, adapter: str, out: str, file_type: str, kernel: str) -> None:
     """Write base and adapter ("-" for none) as one GGUF, in one pass; then the gate, as always."""
-    from pipeline.checkpoint import gguf, quantizer
+    from pipeline.checkpoint import dequantize, fp8_kernel, gguf, quantizer
 
     if kernel != "-":
-        made = quantizer.Quantizer(Path(kernel))
+        made, fp8 = quantizer.Quantizer(Path(kernel)), fp8_kernel.Fp8Kernel(Path(kernel))
         quantizer.load_quantizer = lambda: made  # type: ignore[assignment]
+        dequantize.load_fp8_kernel = lambda: fp8  # type: ignore[assignment, attr-defined]
     inputs = {"base": Path(base)} | ({"adapter": Path(adapter)} if adapter != "-" else {})
     options = gguf.Options(type=file_type, model_name=NAME, tensor_types=())
     gguf.run(inputs, options, Path(out))

@@ -1,9 +1,9 @@
 """`ENV/bin/python -m bench.dequantize`: FP8 to BF16 beside torch's own conversion.
 
 ENV is the environment `convert`. Slabs of weights of the flagship's shapes, with scales of each
-form; both ways in turns, and the bits of the first rows must be equal. GB of FP8 per CPU-second,
-one thread and several. The table goes to stdout in Markdown and to `bench/results/dequantize.md`;
-with `--quick`, which only tries the script, to stdout alone.
+form; kernel, tables and torch in turns, and the bits of the first rows must be equal. GB of FP8 per
+CPU-second, one thread and several. The table goes to stdout in Markdown and to
+`bench/results/dequantize.md`; with `--quick`, which only tries the script, to stdout alone.
 """
 
 import argparse
@@ -23,8 +23,11 @@ import numpy as np
 import torch
 
 from pipeline.artifact.key import REPOSITORY
-from pipeline.checkpoint.dequantize import Scale, dequantize, make_scale
-from pipeline.errors import StageError, TristillError
+from pipeline.checkpoint.dequantize import Scale, look_up, make_scale
+from pipeline.checkpoint.fp8_kernel import Fp8Kernel
+from pipeline.checkpoint.gguf_stream import SLAB_ELEMENTS, SLAB_ROWS
+from pipeline.checkpoint.kernel_file import KERNEL, find_library_dir
+from pipeline.errors import HostError, StageError, TristillError
 from pipeline.log import start_log, step
 
 _RESULT = REPOSITORY / "bench" / "results" / "dequantize.md"
@@ -36,7 +39,8 @@ _DTYPES = {"E4M3": torch.float8_e4m3fn, "E5M2": torch.float8_e5m2}
 # The flagship's gate_proj, or its first rows.
 _ROWS, _COLUMNS = 32768, 5120
 _CHECKED_ROWS = 512
-_SLAB_ROWS = 192  # about as many elements as a slab of the stream
+# As the stream cuts them.
+_SLAB_ROWS = max(SLAB_ELEMENTS // _COLUMNS // SLAB_ROWS, 1) * SLAB_ROWS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,41 +60,59 @@ class Speed:
     wall: float
 
 
-def measure(cases: Sequence[Case], rows: int, runs: int) -> dict[Case, tuple[Speed, Speed]]:
-    """Return, by case, the median speed of the table and that of torch."""
-    found: dict[Case, list[tuple[Speed, Speed]]] = {case: [] for case in cases}
+@dataclass(frozen=True, kw_only=True)
+class Speeds:
+    """What was measured in one case."""
+
+    kernel: Speed
+    tables: Speed
+    torch: Speed
+
+
+def measure(kernel: Fp8Kernel, cases: Sequence[Case], rows: int, runs: int) -> dict[Case, Speeds]:
+    """Return the median speeds by case."""
+    found: dict[Case, list[Speeds]] = {case: [] for case in cases}
     for number in range(runs):
         with step(f"round {number + 1} of {runs}"):
             for case in cases:
-                found[case].append(_run_both(case, rows))
+                found[case].append(_run_all(kernel, case, rows))
     return {
-        case: (
-            _take_median([ours for ours, _ in both]),
-            _take_median([torchs for _, torchs in both]),
+        case: Speeds(
+            kernel=_take_median([each.kernel for each in speeds]),
+            tables=_take_median([each.tables for each in speeds]),
+            torch=_take_median([each.torch for each in speeds]),
         )
-        for case, both in found.items()
+        for case, speeds in found.items()
     }
 
 
-def _run_both(case: Case, rows: int) -> tuple[Speed, Speed]:
+def _run_all(kernel: Fp8Kernel, case: Case, rows: int) -> Speeds:
     weight_OI, scale = _make_weight(case, rows)
     wide = _widen(scale, rows)
 
-    def look_up(start: int, stop: int) -> torch.Tensor:
-        return dequantize(weight_OI[start:stop], scale, start)
+    def ask_kernel(start: int, stop: int) -> torch.Tensor:
+        return kernel.dequantize(weight_OI[start:stop], scale.values_PQ, scale.block, start)
+
+    def ask_tables(start: int, stop: int) -> torch.Tensor:
+        return look_up(weight_OI[start:stop], scale, start)
 
     def convert(start: int, stop: int) -> torch.Tensor:
         part = wide if len(wide) == 1 else wide[start:stop]
         return (weight_OI[start:stop].float() * part).bfloat16()
 
-    if not torch.equal(look_up(0, _CHECKED_ROWS), convert(0, _CHECKED_ROWS)):
-        raise StageError(
-            "dequantized weights are not those of torch",
-            on=f"{case.dtype}, {case.form}",
-            why="the tables are wrong, or the chunks take the wrong scales",
-            then="run python -m tests tests/checkpoint/test_dequantize.py",
-        )
-    return _run(look_up, rows, case.threads), _run(convert, rows, case.threads)
+    for ask in (ask_kernel, ask_tables):
+        if not torch.equal(ask(0, _CHECKED_ROWS), convert(0, _CHECKED_ROWS)):
+            raise StageError(
+                "dequantized weights are not those of torch",
+                on=f"{case.dtype}, {case.form}, {ask.__name__}",
+                why="codes are converted wrongly, or rows take the wrong scales",
+                then="run python -m tests tests/checkpoint/test_dequantize.py",
+            )
+    return Speeds(
+        kernel=_run(ask_kernel, rows, case.threads),
+        tables=_run(ask_tables, rows, case.threads),
+        torch=_run(convert, rows, case.threads),
+    )
 
 
 def _run(convert: Callable[[int, int], torch.Tensor], rows: int, threads: int) -> Speed:
@@ -138,33 +160,47 @@ def _take_median(speeds: Sequence[Speed]) -> Speed:
     )
 
 
-def format_report(head: str, found: dict[Case, tuple[Speed, Speed]]) -> str:
+def format_report(head: str, found: dict[Case, Speeds]) -> str:
     """Return the table in Markdown."""
-    cells = ["FP8", "scales", "threads", "table", "torch", "table / torch", "wall"]
+    cells = ["FP8", "scales", "threads", "kernel", "tables", "torch", "kernel / torch", "wall"]
     lines = [
         "# FP8 to BF16 beside torch",
         "",
         f"{head} GB of FP8 per CPU-second, medians; bits equal to torch's. The last column is"
-        " the table's GB per second of wall time.",
+        " the kernel's GB per second of wall time.",
         "",
         f"| {' | '.join(cells)} |",
         f"|{'---|' * len(cells)}",
         *(
-            f"| {case.dtype} | {case.form} | {case.threads} | {ours.cpu:.2f} | {torchs.cpu:.2f} |"
-            f" {ours.cpu / torchs.cpu:.1f}x | {ours.wall:.2f} |"
-            for case, (ours, torchs) in found.items()
+            f"| {case.dtype} | {case.form} | {case.threads} | {each.kernel.cpu:.2f} |"
+            f" {each.tables.cpu:.2f} | {each.torch.cpu:.2f} |"
+            f" {each.kernel.cpu / each.torch.cpu:.1f}x | {each.kernel.wall:.2f} |"
+            for case, each in found.items()
         ),
         "",
-        f"Target: {_TARGET:g} GB per CPU-second; the least of each form:",
+        f"Target: {_TARGET:g} GB per CPU-second; the kernel's least of each form:",
         "",
         *(_format_verdict(form, found) for form in _FORMS),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _format_verdict(form: str, found: dict[Case, tuple[Speed, Speed]]) -> str:
-    least = min(ours.cpu for case, (ours, _) in found.items() if case.form == form)
+def _format_verdict(form: str, found: dict[Case, Speeds]) -> str:
+    least = min(each.kernel.cpu for case, each in found.items() if case.form == form)
     return f"- {form}: {least:.2f}, {'met' if least >= _TARGET else 'MISSED'}"
+
+
+def _load_kernel(path: Path) -> Fp8Kernel:
+    kernel = Fp8Kernel(path) if path.is_file() else None
+    if kernel is None or not kernel.works:
+        raise HostError(
+            "there is no kernel to measure",
+            on=str(path),
+            why="this Python is not that of the environment `convert`, or the CPU has no AVX2",
+            then="cc -O3 -mavx2 -ffp-contract=off -shared -fPIC pipeline/checkpoint/kquants.c"
+            f" -o {KERNEL}; then run this again with --kernel {KERNEL}",
+        )
+    return kernel
 
 
 def _describe() -> str:
@@ -180,6 +216,7 @@ def _describe() -> str:
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.dequantize", description=__doc__)
     add = parser.add_argument
+    add("--kernel", type=Path, default=find_library_dir() / KERNEL, metavar="FILE")
     add("--threads", type=int, default=os.cpu_count(), metavar="N", help="besides one thread")
     add("--runs", type=int, default=7, metavar="N", help="rounds")
     add("--quick", action="store_true", help="few rows, two rounds, no result file")
@@ -198,7 +235,8 @@ def run(arguments: argparse.Namespace) -> str:
         for threads in sorted({1, arguments.threads})
     ]
     rows = _ROWS // 16 if quick else _ROWS // 4
-    return format_report(head, measure(cases, rows, 2 if quick else arguments.runs))
+    kernel = _load_kernel(arguments.kernel)
+    return format_report(head, measure(kernel, cases, rows, 2 if quick else arguments.runs))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

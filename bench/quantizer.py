@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.artifact.key import REPOSITORY
-from pipeline.checkpoint.quantizer import KERNEL, Quantizer
+from pipeline.checkpoint.kernel_file import KERNEL
+from pipeline.checkpoint.quantizer import Quantizer
 from pipeline.errors import HostError, StageError, TristillError
 from pipeline.log import start_log, step
 

@@ -2,8 +2,9 @@
 
 Despite their names (`weight_scale_inv` among them), scales are multiplied (transformers 5.23,
 `FP8Linear`; llama.cpp, `dequant_simple`). One product in float32 is rounded once to BF16. Torch
-converts FP8 code by code; here two codes at a time are looked up in a table, in chunks that stay in
-the cache, which is many times as fast, and equal to the bit. Pure: tensors in, tensors out.
+converts FP8 code by code; the kernel does so many times as fast, and equal to the bit. Where there
+is no kernel, two codes at a time are looked up in a table, in chunks that stay in the cache. Pure:
+tensors in, tensors out.
 
 Shapes, by letter: O rows, I columns, P and Q blocks of rows and of columns that share a scale.
 """
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.checkpoint.fp8_kernel import load_fp8_kernel
 from pipeline.errors import StageError
 
 _CHUNK_ELEMENTS = 1 << 16
@@ -75,6 +77,13 @@ def make_scale(
 
 def dequantize(weight_OI: torch.Tensor, scale: Scale, start: int = 0) -> torch.Tensor:
     """Return the BF16 rows of FP8 rows (F8_E4M3 or F8_E5M2), the first of them row `start`."""
+    if (kernel := load_fp8_kernel()) is not None:
+        return kernel.dequantize(weight_OI, scale.values_PQ, scale.block, start)
+    return look_up(weight_OI, scale, start)
+
+
+def look_up(weight_OI: torch.Tensor, scale: Scale, start: int = 0) -> torch.Tensor:
+    """Return the same by tables, on any CPU."""
     found_OI = torch.empty(weight_OI.shape, dtype=torch.bfloat16)
     # Rows of an odd length do not hold whole pairs.
     pairs = weight_OI.shape[1] % 2 == 0

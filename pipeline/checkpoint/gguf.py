@@ -1,11 +1,12 @@
 """Stage: a published checkpoint and a LoRA adapter -> one GGUF of any type, in one pass.
 
 In: `base` (FP8 or BF16, vision-language or text), `adapter` (PEFT) and, where the recipe asks for
-one, `imatrix` for a quantized type. Out: model.gguf. Slabs of rows flow from the safetensors
-through dequantization, merge and ggml's quantizer to their place in the file; nothing else is
-written. Every byte is what llama.cpp's converter and, for a quantized type, llama-quantize make of
-the merged checkpoint. What the stream does not cover is made in those steps, and said aloud.
-Nothing is called a GGUF before `gguf_check` has read it back.
+one, `imatrix` for a quantized type. Out: model.gguf, and checks.json, what was found when it was
+read back. Slabs of rows flow from the safetensors through dequantization, merge and ggml's
+quantizer to their place in the file; nothing lies between. Every byte is what llama.cpp's converter
+and, for a quantized type, llama-quantize make of the merged checkpoint. What the stream does not
+cover is made in those steps, and said aloud. Nothing is called a GGUF before `gguf_check` has read
+it back.
 """
 
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.checkpoint.gguf_check import check_gguf, check_tensors
+from pipeline.checkpoint.gguf_check import Checked, check_gguf, check_tensors
 from pipeline.checkpoint.gguf_layout import (
     Form,
     Source,
@@ -24,18 +25,19 @@ from pipeline.checkpoint.gguf_layout import (
     make_converter,
     write_header,
 )
-from pipeline.checkpoint.gguf_logits import check_logits
-from pipeline.checkpoint.gguf_stream import covers, stream
+from pipeline.checkpoint.gguf_logits import MAX_NMSE, check_logits
+from pipeline.checkpoint.gguf_stream import MAX_WORKERS, covers, stream
 from pipeline.checkpoint.imatrix_file import IMATRIX, read_imatrix
 from pipeline.checkpoint.llama_source import read_shapes, run_tool
 from pipeline.checkpoint.other_family import is_listed
 from pipeline.checkpoint.pre_tokenizer import check_pre_tokenizer, known_splits
-from pipeline.checkpoint.shards import write_checkpoint
+from pipeline.checkpoint.shards import write_checkpoint, write_json
 from pipeline.checkpoint.weights import open_weights, write_small_files
 from pipeline.gguf_types import CONVERTED, parse_override
 from pipeline.log import say, step
 
 GGUF = "model.gguf"
+CHECKS = "checks.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +67,28 @@ def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
         check_pre_tokenizer(small)
         _write(Source(weights=weights, directory=small), form, out)
         with step("read the GGUF back"):
-            check_gguf(out / GGUF, small, options.type)
+            checked = check_gguf(out / GGUF, small, options.type)
+        prompts = 0
         # Of experts, rounding may choose others: their logits then differ without a fault.
         if options.type == "BF16" and is_listed(weights.config):
             with step("compare logits"):
-                check_logits(out / GGUF, weights, small)
+                prompts = check_logits(out / GGUF, weights, small)
+    _write_checks(out / CHECKS, options.type, checked, prompts)
+
+
+def _write_checks(path: Path, file_type: str, checked: Checked, prompts: int) -> None:
+    """Write what holds of the file; its measured distance, other on other CPUs, is in the log."""
+    document = {
+        "architecture": checked.architecture,
+        "file_type": file_type,
+        "logits": {"nmse_below": MAX_NMSE, "prompts": prompts} if prompts else None,
+        "tensors": checked.tensors,
+        "tokenizer": {
+            "equal_texts": checked.texts,
+            "known_differences": list(checked.differences),
+        },
+    }
+    write_json(path, document)
 
 
 def _write(source: Source, form: Form, out: Path) -> None:
@@ -81,7 +100,7 @@ def _write(source: Source, form: Form, out: Path) -> None:
         say(f"note: not streamed ({layout.why}); llama.cpp's own steps write the file instead")
         write_in_steps(source, form, out)
         return
-    workers = len(os.sched_getaffinity(0))
+    workers = min(len(os.sched_getaffinity(0)), MAX_WORKERS)
     with step(f"stream {len(layout.targets)} tensors as {form.type}, {workers} threads"):
         stream(layout, source.weights, out / GGUF, workers)
 

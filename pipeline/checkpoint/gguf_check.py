@@ -7,6 +7,7 @@ llama.cpp's own tokenizer, the ids of texts that trip tokenizers up.
 
 import ctypes
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,21 @@ _KNOWN_TO_DIFFER = {
 _silence = llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
-def check_gguf(path: Path, checkpoint: Path, file_type: str) -> None:
-    """Raise StageError unless the file is that checkpoint in that file type."""
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What was found equal: tensors by name and shape, texts by their ids.
+
+    `differences` names the texts where llama.cpp is known to differ, and does.
+    """
+
+    architecture: str
+    tensors: int
+    texts: int
+    differences: tuple[str, ...]
+
+
+def check_gguf(path: Path, checkpoint: Path, file_type: str) -> Checked:
+    """Return what was checked; raise StageError unless the file is that checkpoint in that type."""
     reader = import_gguf().GGUFReader(path)
     config = read_config(checkpoint / "config.json")
     architecture = _read_value(reader, "general.architecture")
@@ -77,9 +91,15 @@ def check_gguf(path: Path, checkpoint: Path, file_type: str) -> None:
     _check_control_tokens(reader, config)
     template = _read_value(reader, "tokenizer.chat_template")
     _check_equal("tokenizer.chat_template", template, read_chat_template(checkpoint))
-    _check_tokenization(path, checkpoint)
+    texts, differences = _check_tokenization(path, checkpoint)
     name = _read_value(reader, "general.name")
     say(f"{name}: {architecture}, {file_type}, {len(reader.tensors)} tensors, tokenizer equal")
+    return Checked(
+        architecture=architecture,
+        tensors=len(reader.tensors),
+        texts=texts,
+        differences=differences,
+    )
 
 
 def _check_present(reader: Any, architecture: object) -> None:
@@ -117,8 +137,11 @@ def _check_control_tokens(reader: Any, config: Mapping[str, Any]) -> None:
             _check_equal(gguf_key, found, allowed)
 
 
-def _check_tokenization(path: Path, checkpoint: Path) -> None:
-    """Compare the ids that training sees with those that llama.cpp will make of the same text."""
+def _check_tokenization(path: Path, checkpoint: Path) -> tuple[int, tuple[str, ...]]:
+    """Compare the ids that training sees with those that llama.cpp will make of the same text.
+
+    Return how many texts are equal, and which known differences there are.
+    """
     llama_cpp.llama_log_set(_silence, ctypes.c_void_p(0))
     theirs = llama_cpp.Llama(model_path=str(path), vocab_only=True, verbose=False)
     ours = AutoTokenizer.from_pretrained(checkpoint)
@@ -130,13 +153,17 @@ def _check_tokenization(path: Path, checkpoint: Path) -> None:
             ours.encode(text, add_special_tokens=False),
         )
 
-    for text in (*_PROBES, control):
+    texts = (*_PROBES, control)
+    for text in texts:
         _check_equal(f"token ids of {text!r}", *tokenize(text))
+    differences = []
     for what, text in _KNOWN_TO_DIFFER.items():
         found, expected = tokenize(text)
         if found != expected:
+            differences.append(what)
             say(f"note: llama.cpp splits {what} otherwise than the model's tokenizer")
     theirs.close()
+    return len(texts), tuple(differences)
 
 
 def _read_value(reader: Any, key: str) -> Any:

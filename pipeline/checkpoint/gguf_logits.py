@@ -32,13 +32,14 @@ _PROMPTS = (
 _silence = llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
-def check_logits(path: Path, weights: TextWeights, directory: Path) -> None:
-    """Raise StageError when the file's logits are not those of the weights.
+def check_logits(path: Path, weights: TextWeights, directory: Path) -> int:
+    """Return of how many prompts the logits are below MAX_NMSE, 0 for a model that is too large.
 
-    `directory` holds the weights' config and tokenizer. A model that is too large is let pass.
+    `directory` holds the weights' config and tokenizer. Raises StageError when the file's logits
+    are not those of the weights.
     """
     if sum(prod(shape) for shape in weights.shapes.values()) > MAX_PARAMETERS:
-        return
+        return 0
     tokenizer = AutoTokenizer.from_pretrained(directory)
     prompts = [tokenizer.encode(text, add_special_tokens=False) for text in _PROMPTS]
     distance = _find_distance(_ask_llama(path, prompts), _ask_transformers(weights, prompts))
@@ -50,6 +51,7 @@ def check_logits(path: Path, weights: TextWeights, directory: Path) -> None:
             why=f"their normalized mean square error is {distance:.1e}; {MAX_NMSE:.0e} is allowed",
             then="this is a fault of the converter or of an unusual config: report it",
         )
+    return len(prompts)
 
 
 def _ask_transformers(weights: TextWeights, prompts: list[list[int]]) -> list[np.ndarray]:

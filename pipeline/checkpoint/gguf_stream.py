@@ -1,4 +1,4 @@
-"""A layout and the weights -> the tensor data of a GGUF, in slabs of rows over all cores.
+"""A layout and the weights -> the tensor data of a GGUF, in slabs of rows over the cores.
 
 Each worker reads a slab of the final weight, reorders its rows, quantizes them and writes them to
 their place. Memory is bounded by workers x slab, whatever the size of a tensor: a slab has
@@ -24,6 +24,10 @@ from pipeline.log import say
 
 # Small enough for a core's cache, and for the allocator to keep the pages from slab to slab.
 SLAB_ELEMENTS = 1 << 18
+
+# With the flagship's widest rows each takes about 26 MB, as measured: so many stay below 512 MB
+# beyond the imports, whatever the number of cores, and already outrun most disks.
+MAX_WORKERS = 16
 
 # `read_rows` gives the same bytes in any slab that starts at a multiple of this many rows.
 SLAB_ROWS = 32

@@ -9,7 +9,7 @@
  * The rules are those of ggml-quants.c: make_qkx2_quants, make_qkx3_quants, make_qp_quants,
  * make_qx_quants, quantize_row_q8_0_ref and quantize_row_iq4_nl_impl. The lanes are in
  * kquants_lanes.h, included once per width, 8 lanes with AVX2 and 16 with AVX-512; what is done
- * block by block, in kquants_blocks.h.
+ * block by block, in kquants_blocks.h. From FP8 to BF16: kquants_fp8.h.
  */
 
 #pragma GCC target("avx2,f16c")
@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "kquants_blocks.h"
+#include "kquants_fp8.h"
 
 /* ggml's own function for the type, quantize_q4_K and so on. */
 typedef size_t (*Upstream)(const float *x, void *out, int64_t rows, int64_t columns,

@@ -8,17 +8,15 @@ once: ctypes releases the interpreter's lock, and nothing is shared between them
 
 import ctypes
 import functools
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.checkpoint.kernel_file import find_kernel, find_library_dir
 from pipeline.errors import StageError
 from pipeline.log import say
-
-KERNEL = "libkquants.so"
 
 
 @dataclass(frozen=True)
@@ -205,10 +203,10 @@ class Quantizer:
 @functools.cache
 def load_quantizer() -> Quantizer:
     """Return this environment's quantizer, with the kernel if it has one."""
-    kernel = _library_dir() / KERNEL
-    quantizer = Quantizer(kernel if kernel.is_file() else None)
+    kernel = find_kernel()
+    quantizer = Quantizer(kernel)
     if not quantizer.lanes:
-        why = "this CPU cannot run it" if kernel.is_file() else "this environment has none"
+        why = "this CPU cannot run it" if kernel else "this environment has none"
         say(f"note: ggml alone makes the blocks, without the faster kernel: {why}")
     return quantizer
 
@@ -218,12 +216,8 @@ def quantize(tensor_type: str, rows: np.ndarray, weights: np.ndarray | None = No
     return load_quantizer().quantize(tensor_type, rows, weights)
 
 
-def _library_dir() -> Path:
-    return Path(sys.prefix) / "llama" / "lib"
-
-
 def _load_ggml() -> ctypes.CDLL:
-    ggml = ctypes.CDLL(str(_library_dir() / "libggml-base.so"))
+    ggml = ctypes.CDLL(str(find_library_dir() / "libggml-base.so"))
     pointer, size = ctypes.c_void_p, ctypes.c_int64
     ggml.ggml_quantize_chunk.argtypes = [
         *(ctypes.c_int, pointer, pointer),

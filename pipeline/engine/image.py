@@ -36,8 +36,8 @@ LLAMA_FLAGS = (
     "-DLLAMA_USE_PREBUILT_UI=OFF",
 )
 
-# The quantizer's own kernel, which writes what ggml writes: no fused multiply-add, or bytes change.
-_KERNEL_NAMES = ("kquants.c", "kquants_blocks.h", "kquants_lanes.h")
+# Our kernel, which writes what ggml and torch write: no fused multiply-add, or bytes change.
+_KERNEL_NAMES = ("kquants.c", "kquants_blocks.h", "kquants_fp8.h", "kquants_lanes.h")
 KERNEL_SOURCES = tuple(REPOSITORY / "pipeline" / "checkpoint" / name for name in _KERNEL_NAMES)
 KERNEL_FLAGS = ("-O3", "-mavx2", "-ffp-contract=off", "-shared", "-fPIC")
 

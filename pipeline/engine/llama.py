@@ -3,7 +3,7 @@
 `<envs>/llama-<digest>/` holds
 - `bin/`: llama-server, llama-quantize, llama-imatrix, llama-perplexity, llama-bench
 - `lib/`: the shared libraries, found from `bin/` and from `lib/` by a relative path; on x86-64 also
-  libkquants.so, our kernel for the types that ggml is slow at
+  libkquants.so, our kernel for FP8 and for the types that ggml is slow at
 - `src/`: the converter and gguf-py, as vendored
 - `wheel/`: the Python binding without a library of its own
 

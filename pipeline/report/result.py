@@ -1,29 +1,37 @@
 """What a build has made: its files, and how good the model is."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifact.manifest import File
 from pipeline.artifact.store import Artifact
 from pipeline.report.table import format_bytes, format_seconds, format_table, shorten_path
 
 
 def make_artifact_table(sealed: Mapping[str, Artifact], links: Mapping[str, Path]) -> str:
-    """Return path, size, seconds and sha256 of each artifact; one file is named itself."""
+    """Return path, size, seconds and sha256 of each artifact; one file is named itself, and so is
+    a GGUF, beside which only its checks lie."""
     rows = []
     for name, artifact in sealed.items():
-        files = artifact.manifest.files
-        path = links[name] / files[0].path if len(files) == 1 else links[name]
+        manifest = artifact.manifest
+        file = _find_file(manifest.files)
         rows.append(
             (
-                shorten_path(path),
-                format_bytes(artifact.manifest.size_bytes),
+                shorten_path(links[name] / file.path if file else links[name]),
+                format_bytes((file or manifest).size_bytes),
                 format_seconds(artifact.seconds),
-                artifact.manifest.sha256,
+                (file or manifest).sha256,
             )
         )
     return "\n" + format_table(("path", "bytes", "seconds", "sha256"), rows)
+
+
+def _find_file(files: Sequence[File]) -> File | None:
+    """Return the file that stands for the artifact, None when it is all of them."""
+    named = files if len(files) == 1 else [file for file in files if file.path.endswith(".gguf")]
+    return named[0] if len(named) == 1 else None
 
 
 def make_result_table(sealed: Mapping[str, Artifact]) -> str:

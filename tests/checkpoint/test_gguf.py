@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.checkpoint import gguf, gguf_layout, gguf_stream, text
-from pipeline.checkpoint.gguf_check import check_gguf
+from pipeline.checkpoint.gguf_check import Checked, check_gguf
 from pipeline.checkpoint.gguf_logits import check_logits
 from pipeline.checkpoint.llama_source import import_conversion, import_gguf, run_tool
 from pipeline.checkpoint.pre_tokenizer import check_pre_tokenizer, find_split
@@ -55,6 +55,22 @@ def test_the_name_is_the_one_that_was_asked_for(root: Path) -> None:
     assert read_value(path, "general.name") == NAME
     assert read_value(path, "tokenizer.ggml.pre") == "tekken"
     assert import_gguf().GGUFReader(path).get_field("general.basename") is None
+
+
+@pytest.mark.parametrize("file_type", ["BF16", "Q8_0"])
+def test_what_was_checked_is_recorded(root: Path, tmp_path: Path, file_type: str) -> None:
+    """Without what was measured: that differs between CPUs, and these bytes may not."""
+    checks = run(root / "base", tmp_path / "out", file_type).parent / gguf.CHECKS
+    logits = {"nmse_below": 1e-3, "prompts": 3} if file_type == "BF16" else None
+    expected = {
+        "architecture": "mistral3",
+        "file_type": file_type,
+        "logits": logits,
+        "tensors": 2 * 9 + 3,
+        "tokenizer": {"equal_texts": 6, "known_differences": []},
+    }
+    assert json.loads(checks.read_text()) == expected
+    assert checks.read_text() == json.dumps(expected, indent=2, sort_keys=True) + "\n"
 
 
 @pytest.mark.parametrize("file_type", ["BF16", "Q4_K_M"])
@@ -111,7 +127,8 @@ def test_what_is_not_covered_goes_through_the_converter_itself(
     monkeypatch.setattr(
         model, "modify_tensors", lambda *arguments: change(*arguments, upstream=upstream)
     )
-    monkeypatch.setattr(gguf, "check_gguf", lambda *arguments: None)
+    checked = Checked(architecture="mistral3", tensors=21, texts=6, differences=())
+    monkeypatch.setattr(gguf, "check_gguf", lambda *arguments: checked)
     said: list[str] = []
     monkeypatch.setattr(gguf, "say", said.append)
     (tmp_path / "model").symlink_to(root / "text")
@@ -120,7 +137,7 @@ def test_what_is_not_covered_goes_through_the_converter_itself(
     found = run(root / "base", tmp_path / "out", "Q8_0")
     assert found.read_bytes() == (tmp_path / "expected.gguf").read_bytes()
     assert "not streamed" in said[0]
-    assert [path.name for path in found.parent.iterdir()] == [gguf.GGUF]
+    assert sorted(path.name for path in found.parent.iterdir()) == [gguf.CHECKS, gguf.GGUF]
 
 
 def test_an_order_that_reaches_too_far_is_not_streamed(
@@ -143,6 +160,22 @@ def test_an_order_that_reaches_too_far_is_not_streamed(
     (target,) = layout.targets
     target = replace(target, rows=far)
     assert not gguf_stream.covers(replace(layout, targets=(target,)))
+
+
+def test_no_number_of_cores_takes_more_memory_than_the_most_workers(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def note(layout: Any, weights: Any, path: Path, workers: int) -> None:
+        asked.append(workers)
+        gguf_stream.stream(layout, weights, path, workers)
+
+    monkeypatch.setattr(gguf, "stream", note)
+    for cores in (1, 16, 192):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, cores=cores: range(cores))
+        run(root / "base", tmp_path / str(cores), "Q8_0")
+    assert asked == [1, 16, 16]
 
 
 def test_a_full_disk_is_said_before_the_work(

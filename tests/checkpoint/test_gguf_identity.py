@@ -54,7 +54,7 @@ def test_the_streamed_file_is_the_classic_one(root: Path, tmp_path: Path, file_t
         classic_chain.quantize(root / "BF16.gguf", expected, file_type)
     found = stream(root, tmp_path / "out", file_type)
     assert filecmp.cmp(expected, found, shallow=False)
-    assert sorted(path.name for path in found.parent.iterdir()) == [gguf.GGUF]
+    assert sorted(path.name for path in found.parent.iterdir()) == [gguf.CHECKS, gguf.GGUF]
 
 
 @pytest.mark.parametrize("file_type", ["Q4_K_M", "Q3_K_M"])

@@ -120,7 +120,7 @@ def test_the_file_is_the_classic_one(
     family = json.loads((root / "base" / "config.json").read_text())["model_type"]
     assert said.count(NOTE.format(family)) == 1
     assert filecmp.cmp(expected, found, shallow=False)
-    assert [path.name for path in found.parent.iterdir()] == [gguf.GGUF]
+    assert sorted(path.name for path in found.parent.iterdir()) == [gguf.CHECKS, gguf.GGUF]
 
 
 def test_the_text_checkpoint_is_the_published_one(root: Path, tmp_path: Path) -> None:

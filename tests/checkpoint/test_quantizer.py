@@ -1,7 +1,6 @@
 """Every byte of the lane kernel is ggml's, whatever the weights are."""
 
 import ctypes
-import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,25 +14,15 @@ from hypothesis.extra.numpy import arrays
 
 from pipeline.checkpoint import quantizer
 from pipeline.checkpoint.llama_source import import_gguf
-from pipeline.checkpoint.quantizer import KERNEL, NEED_WEIGHTS, TYPES, Quantizer, row_bytes
-from pipeline.engine.image import KERNEL_FLAGS, KERNEL_SOURCES
+from pipeline.checkpoint.quantizer import NEED_WEIGHTS, TYPES, Quantizer, row_bytes
 from pipeline.errors import StageError
 from pipeline.gguf_types import BLOCKS
+from tests.checkpoint.compiled_kernel import compile_kernel
 
 pytestmark = pytest.mark.convert
 
 KERNEL_TYPES = ("Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_XS")
 LANES = (8, 16)
-
-
-def compile_kernel(directory: Path, *flags: str) -> Path:
-    path = directory / KERNEL
-    warnings = ("-Wall", "-Wextra", "-Werror")
-    subprocess.run(
-        ["cc", *KERNEL_FLAGS, *warnings, *flags, str(KERNEL_SOURCES[0]), "-o", str(path)],
-        check=True,
-    )
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ of the demonstration are stand-ins, since tekken.json of this form has none.
 """
 
 import ctypes
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -197,3 +198,9 @@ def test_combining_marks_are_known_to_take_more_tokens(
     found = tokenize(converted, text, with_controls=False)
     assert len(found) > len(encode(published, text, with_controls=False))
     assert converted.detokenize(found) == text.encode()
+
+
+@pytest.mark.usefixtures("converted")
+def test_the_differences_found_are_recorded(base: Path) -> None:
+    checks = json.loads((base.with_name("gguf") / gguf.CHECKS).read_text())
+    assert checks["tokenizer"] == {"equal_texts": 6, "known_differences": ["combining marks"]}

@@ -27,6 +27,16 @@ def test_one_file_is_named_itself_and_many_by_their_listing(tmp_path: Path) -> N
     assert two.split()[1:] == ["2", "1.5", hashlib.sha256(listing.encode()).hexdigest()]
 
 
+def test_a_gguf_is_named_itself_beside_its_checks(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    files = {"model.gguf": b"weights", "checks.json": b"{}"}
+    sealed = {"one": seal_small(store, "one", files=files)}
+    links = {name: write_link(store.out, artifact) for name, artifact in sealed.items()}
+    (one,) = make_artifact_table(sealed, links).splitlines()[-1:]
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert one.split() == [str(tmp_path / "out" / "one" / "model.gguf"), "7", "1.5", digest]
+
+
 def test_results_show_loss_and_every_models_accuracy(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     written: dict[str, dict[str, object]] = {
