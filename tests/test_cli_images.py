@@ -60,3 +60,17 @@ def test_no_docker_and_no_daemon_are_told_apart(
     monkeypatch.setenv("PATH", os.devnull)
     assert main(["images", "build"]) == 3
     assert "no program of that name on PATH" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("engine", ["docker", "venv"])
+def test_a_host_without_the_gpus_images_is_told_before_anything_is_built(
+    docker: FakeImages, tmp_path: Path, engine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    command = ["gpu-check", "serve-cuda", "--engine", engine, "--store", str(store)]
+    assert main(command) == 3
+    told = capsys.readouterr()
+    assert told.out.startswith("FAIL serve-cuda: an image")
+    assert "ENGINE=venv" not in told.out
+    assert "on:   serve-cuda" in told.err
+    assert not list(store.glob("*-base"))

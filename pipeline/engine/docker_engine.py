@@ -75,8 +75,8 @@ class DockerEngine:
                 "an image is not here",
                 on=", ".join(map(container_image.make_tag, missing)),
                 why="this host's Docker has none of that tag, and a build fetches nothing",
-                then="make images (builds them), make pull REGISTRY=... (fetches them), or do"
-                " without containers: --engine venv (for make: ENGINE=venv)",
+                then="make images (builds them), make pull REGISTRY=... (fetches them)"
+                f"{_offer_venv(missing)}",
             )
         _remove_abandoned()
 
@@ -122,7 +122,7 @@ class DockerEngine:
             environment = docker_client.make_client_environment()
             code = process.run_in_foreground(command, environment=environment)
             if code in _NOT_RUN:
-                raise _make_error(container_image.make_tag(image), "see Docker's words above")
+                raise _make_error(image, "see Docker's words above")
         return code
 
     def _make_argv(
@@ -203,20 +203,26 @@ def _run(argv: Sequence[str], image: str, *, label: Label, log: Path) -> int:
         # Somebody ended the client, not the container.
         docker_client.remove_container(label.name)
     if code in _NOT_RUN:
-        raise _make_error(container_image.make_tag(image), "\n        ".join(last))
+        raise _make_error(image, "\n        ".join(last))
     if code != 0 and docker_client.was_out_of_memory(label.name):
         say("the container ran out of memory: the recipe's [limits] memory_gb is its limit")
     return _SIGNAL - code if code > _SIGNAL else code
 
 
-def _make_error(tag: str, why: str) -> HostError:
+def _make_error(image: str, why: str) -> HostError:
     return HostError(
         "the container could not be run",
-        on=tag,
+        on=container_image.make_tag(image),
         why=why,
-        then="python -m pipeline doctor (it says what to mend), or do without containers:"
-        " --engine venv (for make: ENGINE=venv)",
+        then=f"python -m pipeline doctor (it says what to mend){_offer_venv([image])}",
     )
+
+
+def _offer_venv(images: Collection[str]) -> str:
+    """Return the way without containers, where every image has it."""
+    if any(IMAGES[image].only_in_containers for image in images):
+        return ""
+    return ", or do without containers: --engine venv (for make: ENGINE=venv)"
 
 
 @contextmanager
