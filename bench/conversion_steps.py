@@ -5,6 +5,7 @@ llama.cpp's converter; `imports` only imports what `stream` does. Each step impo
 and no more: none pays for another.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +14,12 @@ NAME = "bench"
 _THREADS = 2
 
 
-def stream(base: str, adapter: str, out: str, file_type: str, kernel: str) -> None:
+def stream(base: str, adapter: str, out: str, file_type: str, workers: str) -> None:
     """Write base and adapter ("-" for none) as one GGUF, in one pass; then the gate, as always."""
-    from pipeline.checkpoint import dequantize, fp8_kernel, gguf, quantizer
+    from pipeline.checkpoint import gguf
 
-    if kernel != "-":
-        made, fp8 = quantizer.Quantizer(Path(kernel)), fp8_kernel.Fp8Kernel(Path(kernel))
-        quantizer.load_quantizer = lambda: made  # type: ignore[assignment]
-        dequantize.load_fp8_kernel = lambda: fp8  # type: ignore[assignment, attr-defined]
+    # As on a host of so many cores.
+    os.sched_getaffinity = lambda _: set(range(int(workers)))
     inputs = {"base": Path(base)} | ({"adapter": Path(adapter)} if adapter != "-" else {})
     options = gguf.Options(type=file_type, model_name=NAME, tensor_types=())
     gguf.run(inputs, options, Path(out))

@@ -21,6 +21,7 @@ from bench.convert_table import Figures, Way, format_report
 from bench.random_checkpoint import FLAGSHIP, write_adapter, write_base
 from bench.tree_usage import Usage, measure
 from pipeline.artifact.key import REPOSITORY
+from pipeline.checkpoint.gguf_stream import MAX_WORKERS
 from pipeline.errors import StageError, TristillError
 from pipeline.log import start_log, step
 
@@ -35,18 +36,17 @@ class Bench:
     work: Path
     file_type: str
     cores: int
-    kernel: str
 
     def run(self, name: str, *words: str | Path, cores: int = 0) -> Usage:
         """Run one step as a process."""
         argv = [sys.executable, "-m", "bench.conversion_steps", name, *map(str, words)]
         return measure(argv, self.work / "steps.log", cores or self.cores)
 
-    def stream(self, adapter: bool, out: Path, cores: int = 0) -> Usage:
+    def stream(self, adapter: bool, out: Path, cores: int = 0, workers: int = 0) -> Usage:
         """Run the one pass."""
         out.mkdir()
         second = self.work / "adapter" if adapter else "-"
-        options = (out, self.file_type, self.kernel)
+        options = (out, self.file_type, str(workers or cores or self.cores))
         return self.run("stream", self.work / "base", second, *options, cores=cores)
 
     def chain(self, out: Path) -> list[Usage]:
@@ -96,12 +96,14 @@ def _measure_round(bench: Bench) -> dict[str, tuple[Usage, int]]:
         "streamed": lambda out: [bench.stream(False, out)],
         "two-steps": bench.two_steps,
         "streamed-one-core": lambda out: [bench.stream(False, out, cores=1)],
+        "streamed-most-workers": lambda out: [bench.stream(True, out, workers=MAX_WORKERS)],
     }
     found = {name: _measure_way(bench, go, name) for name, go in ways.items()}
     for ours, theirs in [
         ("streamed-with-adapter", "four-steps"),
         ("streamed", "two-steps"),
         ("streamed-one-core", "two-steps"),
+        ("streamed-most-workers", "four-steps"),
     ]:
         if not filecmp.cmp(bench.work / f"{ours}.gguf", bench.work / f"{theirs}.gguf", False):
             raise StageError(
@@ -130,8 +132,7 @@ def run(arguments: argparse.Namespace, work: Path) -> str:
         parameters = write_base(work / "base", layers, sizes)
         write_adapter(work / "adapter", layers, sizes)
     cores = len(os.sched_getaffinity(0))
-    kernel = str(arguments.kernel.resolve()) if arguments.kernel else "-"
-    bench = Bench(work=work, file_type=arguments.type, cores=cores, kernel=kernel)
+    bench = Bench(work=work, file_type=arguments.type, cores=cores)
     load = os.getloadavg()[0]
     imports = bench.run("imports")
     rounds = []
@@ -143,7 +144,6 @@ def run(arguments: argparse.Namespace, work: Path) -> str:
         cores=cores,
         runs=len(rounds),
         load=load,
-        kernel=bool(arguments.kernel),
         output_bytes=(work / "streamed.gguf").stat().st_size,
         imports=imports,
         ways={name: _make_way(rounds, name) for name in rounds[0]},
@@ -157,7 +157,6 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--scratch", type=Path, default=REPOSITORY / "bench" / "work", metavar="DIR")
     add("--layers", type=int, default=1, metavar="N", help="of 556 million parameters each")
     add("--type", default="Q4_K_M")
-    add("--kernel", type=Path, metavar="FILE", help="libkquants.so, where ENV does not hold it")
     add("--runs", type=int, default=1, metavar="N", help="rounds; medians are reported")
     add("--quick", action="store_true", help="a small model, one round, no result file")
     return parser.parse_args(argv)
