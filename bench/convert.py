@@ -19,11 +19,12 @@ from pathlib import Path
 
 from bench.convert_table import Figures, Way, format_report
 from bench.random_checkpoint import FLAGSHIP, write_adapter, write_base
+from bench.script import run_script, scratch_directory
 from bench.tree_usage import Usage, measure
 from pipeline.artifact.key import REPOSITORY
 from pipeline.checkpoint.gguf_stream import MAX_WORKERS
-from pipeline.errors import StageError, TristillError
-from pipeline.log import start_log, step
+from pipeline.errors import StageError
+from pipeline.log import step
 
 _RESULT = REPOSITORY / "bench" / "results" / "convert.md"
 _QUICK = FLAGSHIP | {"hidden_size": 256, "intermediate_size": 1024, "head_dim": 32}
@@ -125,8 +126,13 @@ def _make_way(rounds: Sequence[dict[str, tuple[Usage, int]]], name: str) -> Way:
     )
 
 
-def run(arguments: argparse.Namespace, work: Path) -> str:
+def run(arguments: argparse.Namespace) -> str:
     """Measure everything; return the report."""
+    with scratch_directory(arguments.scratch.resolve() / "tristill-convert") as work:
+        return _run(arguments, work)
+
+
+def _run(arguments: argparse.Namespace, work: Path) -> str:
     layers, sizes = (2, _QUICK) if arguments.quick else (arguments.layers, FLAGSHIP)
     with step("writing random weights"):
         parameters = write_base(work / "base", layers, sizes)
@@ -163,23 +169,9 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write the report; return 0 whether or not the targets are met."""
+    """Measure and write the report; return the exit code."""
     arguments = _parse_arguments(argv)
-    start_log()
-    work = arguments.scratch.resolve() / "tristill-convert"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        report = run(arguments, work)
-    except TristillError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    finally:
-        shutil.rmtree(work)
-    sys.stdout.write(report)
-    if not arguments.quick:
-        _RESULT.write_text(report, encoding="utf-8")
-    return 0
+    return run_script(lambda: run(arguments), None if arguments.quick else _RESULT)
 
 
 if __name__ == "__main__":

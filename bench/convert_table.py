@@ -1,12 +1,10 @@
 """The conversion's figures -> Markdown: every way, the targets, predictions for the flagship."""
 
 import datetime
-import platform
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from bench.machine import read_cpu_model
 from bench.random_checkpoint import FLAGSHIP, FLAGSHIP_PARAMETERS
 from bench.tree_usage import Usage
 from pipeline.checkpoint.gguf_stream import MAX_WORKERS, SLAB_ELEMENTS, SLAB_ROWS
@@ -81,12 +79,9 @@ def format_report(figures: Figures) -> str:
 
 
 def _format_head(figures: Figures) -> str:
-    model = re.search(
-        r"(?m)^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    )
     return (
         f"`python -m bench.convert`; {datetime.datetime.now(datetime.UTC).date()}."
-        f" {model[1] if model else platform.machine()}, {figures.cores} cores; load average at the"
+        f" {read_cpu_model()}, {figures.cores} cores; load average at the"
         f" start {figures.load:.1f}; {figures.runs} round(s)."
         f" {figures.parameters:,} parameters of the flagship's layer shapes, FP8 ->"
         f" {figures.file_type}, {figures.output_bytes:,} bytes."

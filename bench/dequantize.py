@@ -10,7 +10,6 @@ import argparse
 import datetime
 import os
 import platform
-import re
 import statistics
 import sys
 import time
@@ -22,13 +21,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bench.machine import read_cpu_model
+from bench.script import run_script
 from pipeline.artifact.key import REPOSITORY
 from pipeline.checkpoint.dequantize import Scale, look_up, make_scale
 from pipeline.checkpoint.fp8_kernel import Fp8Kernel
 from pipeline.checkpoint.gguf_stream import SLAB_ELEMENTS, SLAB_ROWS
 from pipeline.checkpoint.kernel_file import KERNEL, find_library_dir
-from pipeline.errors import HostError, StageError, TristillError
-from pipeline.log import start_log, step
+from pipeline.errors import HostError, StageError
+from pipeline.log import step
 
 _RESULT = REPOSITORY / "bench" / "results" / "dequantize.md"
 _TARGET = 1.0
@@ -204,10 +205,8 @@ def _load_kernel(path: Path) -> Fp8Kernel:
 
 
 def _describe() -> str:
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    model = re.search(r"(?m)^model name\s*: (.*)$", text)
     return (
-        f"{datetime.datetime.now(datetime.UTC).date()}. {model[1] if model else 'CPU unknown'},"
+        f"{datetime.datetime.now(datetime.UTC).date()}. {read_cpu_model()},"
         f" {os.cpu_count()} cores; load average at the start {os.getloadavg()[0]:.1f}. Python"
         f" {platform.python_version()}, torch {torch.__version__}, NumPy {np.__version__}."
     )
@@ -240,18 +239,9 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write the report; return 0 whether or not the target is met."""
+    """Measure and write the report; return the exit code."""
     arguments = _parse_arguments(argv)
-    start_log()
-    try:
-        report = run(arguments)
-    except TristillError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    sys.stdout.write(report)
-    if not arguments.quick:
-        _RESULT.write_text(report, encoding="utf-8")
-    return 0
+    return run_script(lambda: run(arguments), None if arguments.quick else _RESULT)
 
 
 if __name__ == "__main__":

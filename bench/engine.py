@@ -8,21 +8,20 @@ left in the scratch directory, however the run ends.
 import argparse
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from bench import machine, peers, stores
 from bench.engine_table import Case, Figures, format_report
+from bench.script import run_script, scratch_directory
 from bench.timing import Program, Timing, make_variables, measure
 from pipeline.artifact.key import REPOSITORY
-from pipeline.artifact.workspace import make_workspace, remove_tree, sweep
+from pipeline.artifact.workspace import remove_tree
 from pipeline.engine.environment import read_envs_dir
-from pipeline.errors import INTERRUPTED, CapacityError, TristillError, explain_os_error
-from pipeline.log import say, start_log, step
+from pipeline.errors import CapacityError
+from pipeline.log import step
 
 _RESULT = REPOSITORY / "bench" / "results" / "engine.md"
 _GB = 10**9
@@ -261,8 +260,7 @@ def run(arguments: argparse.Namespace) -> str:
     """Measure everything; return the report."""
     plan = _make_plan(arguments)
     scratch = arguments.scratch.resolve() / "tristill-bench"
-    with make_workspace(scratch, "engine") as work:
-        sweep(scratch)
+    with scratch_directory(scratch) as work:
         require_room(plan, work)
         require_sparse_files(work, max(case.size_bytes for case in plan.cases))
         programs = peers.install(arguments.peers.resolve())
@@ -281,32 +279,10 @@ def run(arguments: argparse.Namespace) -> str:
         return format_report(figures, head)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write the report; return 0 whether or not the targets are met."""
+    """Measure and write the report; return the exit code."""
     arguments = _parse_arguments(argv)
-    start_log()
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        report = run(arguments)
-    except TristillError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except OSError as error:
-        if (explained := explain_os_error(error)) is None:
-            raise
-        sys.stderr.write(f"error: {explained}\n")
-        return explained.exit_code
-    except KeyboardInterrupt:
-        say("interrupted; nothing is left in the scratch directory")
-        return INTERRUPTED
-    sys.stdout.write(report)
-    if not arguments.quick:
-        _RESULT.write_text(report, encoding="utf-8")
-    return 0
+    return run_script(lambda: run(arguments), None if arguments.quick else _RESULT)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ def describe(directory: Path) -> str:
     """Return the date, the machine, the directory's file system and the versions, in Markdown."""
     memory_gb = read_memory_bytes("MemTotal") / 1e9
     return (
-        f"{datetime.datetime.now(datetime.UTC).date()}. {_read_cpu_model()},"
+        f"{datetime.datetime.now(datetime.UTC).date()}. {read_cpu_model()},"
         f" {os.cpu_count()} cores, {memory_gb:.0f} GB of memory,"
         f" {read_file_system_type(directory)}; load average at the start"
         f" {os.getloadavg()[0]:.1f}. Python {platform.python_version()},"
@@ -41,7 +41,8 @@ def read_file_system_type(directory: Path) -> str:
     return types[max(types)]
 
 
-def _read_cpu_model() -> str:
+def read_cpu_model() -> str:
+    """Return the processor's name, or its architecture."""
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     found = re.search(r"(?m)^model name\s*: (.*)$", text)
     return found[1] if found else platform.machine()

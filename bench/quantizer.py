@@ -10,7 +10,6 @@ import argparse
 import datetime
 import os
 import platform
-import re
 import statistics
 import sys
 import time
@@ -21,11 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.machine import read_cpu_model
+from bench.script import run_script
 from pipeline.artifact.key import REPOSITORY
 from pipeline.checkpoint.kernel_file import KERNEL
 from pipeline.checkpoint.quantizer import Quantizer
-from pipeline.errors import HostError, StageError, TristillError
-from pipeline.log import start_log, step
+from pipeline.errors import HostError, StageError
+from pipeline.log import step
 
 _RESULT = REPOSITORY / "bench" / "results" / "quantizer.md"
 # tensor type -> whether it can be weighted
@@ -146,10 +147,8 @@ def make_quantizers(kernel: Path) -> list[Quantizer]:
 
 
 def _describe() -> str:
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    model = re.search(r"(?m)^model name\s*: (.*)$", text)
     return (
-        f"{datetime.datetime.now(datetime.UTC).date()}. {model[1] if model else 'CPU unknown'},"
+        f"{datetime.datetime.now(datetime.UTC).date()}. {read_cpu_model()},"
         f" {os.cpu_count()} cores; load average at the start {os.getloadavg()[0]:.1f}. Python"
         f" {platform.python_version()}, NumPy {np.__version__}."
     )
@@ -192,18 +191,9 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write the report; return 0 whether or not the target is met."""
+    """Measure and write the report; return the exit code."""
     arguments = _parse_arguments(argv)
-    start_log()
-    try:
-        report = run(arguments)
-    except TristillError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    sys.stdout.write(report)
-    if not arguments.quick:
-        _RESULT.write_text(report, encoding="utf-8")
-    return 0
+    return run_script(lambda: run(arguments), None if arguments.quick else _RESULT)
 
 
 if __name__ == "__main__":
