@@ -43,7 +43,9 @@ all: ## Everything that RECIPE asks for
 
 .PHONY: base text rows dataset adapter merged adapter-gguf gguf answers train
 base text rows dataset adapter merged adapter-gguf gguf answers: ## That artifact of RECIPE, and what it comes from
-	@$(BUILD) $@
+	@$(BUILD) $@ $(BESIDE)
+
+dataset: BESIDE = dataset-report
 
 gguf-%:
 	@$(BUILD) $@
@@ -55,7 +57,7 @@ serve: ## An OpenAI-compatible endpoint on the recipe's GGUF
 	@$(PIPELINE) serve --recipe "$(RECIPE)" --store "$(STORE)" $(WITH_ENGINE)
 
 .PHONY: masks
-masks: ## One training row with its supervised tokens marked (ROW=0)
+masks: ## One row with its supervised tokens marked (ROW=0, or an id)
 	@$(PIPELINE) masks --recipe "$(RECIPE)" --store "$(STORE)" $(WITH_ENGINE) $(or $(ROW),0)
 
 .PHONY: show
@@ -94,4 +96,4 @@ locks: ## Resolve docker/*.in into hash-locked docker/*.lock
 
 .PHONY: reference
 reference: ## Write recipes/reference.toml from the recipe's fields
-	@$(PYTHON) -m pipeline.recipe > recipes/reference.toml
+	@$(PYTHON) -m pipeline.recipe.reference > recipes/reference.toml

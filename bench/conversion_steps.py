@@ -21,7 +21,7 @@ def stream(base: str, adapter: str, out: str, file_type: str, workers: str) -> N
     # As on a host of so many cores.
     os.sched_getaffinity = lambda _: set(range(int(workers)))
     inputs = {"base": Path(base)} | ({"adapter": Path(adapter)} if adapter != "-" else {})
-    options = gguf.Options(type=file_type, model_name=NAME, tensor_types=())
+    options = gguf.Options(type=file_type, model_name=NAME, tensor_types=(), chat_template="")
     gguf.run(inputs, options, Path(out))
 
 
@@ -29,7 +29,7 @@ def make_text(base: str, out: str) -> None:
     """Write the text-only checkpoint in BF16."""
     from pipeline.checkpoint import text
 
-    text.run({"base": Path(base)}, text.Options(cpu_threads=_THREADS), Path(out))
+    text.run({"base": Path(base)}, text.Options(chat_template="", cpu_threads=_THREADS), Path(out))
 
 
 def make_merged(checkpoint: str, adapter: str, out: str) -> None:

@@ -13,13 +13,13 @@ from pipeline.errors import StoreError
 from pipeline.estimate import estimate
 from pipeline.log import start_log
 from pipeline.project import RECIPES, Project
-from pipeline.recipe import read_recipe
+from pipeline.recipe.recipe import read_recipe
 
 _STAGES = (
     ("train", "demo.base"),
     ("train", "demo.rows"),
     ("convert", "checkpoint.text"),
-    ("train", "sft.dataset"),
+    ("train", "data.dataset"),
     ("train", "sft.adapter"),
     ("convert", "checkpoint.merged"),
     ("convert", "checkpoint.gguf"),

@@ -10,15 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifact.key import REPOSITORY
+from pipeline.data.source import HUB
 from pipeline.decoder_shape import Shape, is_listed, model_shape, parse_shape
 from pipeline.demo.shape import make_config
 from pipeline.errors import UsageError
 from pipeline.gguf_size import sum_file_bytes
 from pipeline.gguf_types import parse_override
-from pipeline.recipe import DEMO, Recipe
+from pipeline.recipe.dataset import DEMO
+from pipeline.recipe.recipe import Recipe
+from pipeline.recipe.row_sources import list_row_paths
 
 # A token of 1 to 4 characters becomes an id of 4 bytes and a mark of 1; digits set the factor.
 _DATASET_BYTES_PER_ROW_BYTE = 4
+
+# Text in columns is compressed to about a third.
+_TEXT_BYTES_PER_PARQUET_BYTE = 3
+
+# Each row's line and its places in the indexes; and, for near duplicates, two signatures. Rows of
+# half a kilobyte took 1.5 and 4.7.
+_SCRATCH_PER_ROW_BYTE = 1.5
+_SIGNATURES_PER_ROW_BYTE = 3.5
+
+# A page of 400 rows, each token with its number: 0.3 to 5 MB, by the length of the rows.
+_REPORT_BYTES = 1_000_000
 
 # Vision tower, projector, scales and tokenizer of the demonstration's base.
 _DEMO_REST_BYTES = 500_000
@@ -31,7 +46,10 @@ class Estimate:
     base_bytes: int
     text_bytes: int
     rows_bytes: int
+    # The scratch file that rows wait in.
+    rows_scratch_bytes: int
     dataset_bytes: int
+    report_bytes: int
     gguf_bytes: Mapping[str, int]
     # Mostly the Q8_0 file that is measured, and gone afterwards.
     imatrix_bytes: int
@@ -47,7 +65,6 @@ def estimate(recipe: Recipe) -> Estimate:
     trainable = shape.layers * sum(
         recipe.train.rank * sum(projections[name]) for name in recipe.train.target_modules
     )
-    wide = parameters - shape.count_projections()
     rows_bytes = _sum_rows_bytes(recipe)
     has_imatrix = recipe.gguf.calibration > 0
     overrides = [parse_override(each, has_imatrix=has_imatrix) for each in recipe.gguf.tensor_types]
@@ -58,11 +75,12 @@ def estimate(recipe: Recipe) -> Estimate:
     return Estimate(
         base_parameters=parameters,
         trainable_parameters=trainable,
-        base_bytes=_sum_base_bytes(recipe)
-        or shape.count_projections() + 2 * wide + _DEMO_REST_BYTES,
+        base_bytes=_sum_base_bytes(recipe) or _model_base_bytes(recipe, shape),
         text_bytes=2 * parameters,
         rows_bytes=rows_bytes,
+        rows_scratch_bytes=_estimate_scratch(recipe, rows_bytes),
         dataset_bytes=_DATASET_BYTES_PER_ROW_BYTE * rows_bytes,
+        report_bytes=_REPORT_BYTES,
         gguf_bytes=gguf_bytes,
         imatrix_bytes=sum_file_bytes(shape, "Q8_0"),
         train_vram_bytes=_model_train_vram(recipe, shape, trainable),
@@ -86,7 +104,7 @@ def _find_shape(recipe: Recipe) -> Shape:
 def _read_config(recipe: Recipe) -> Mapping[str, Any]:
     if recipe.base.source == DEMO:
         return make_config(recipe.demo.hidden_size)
-    path = Path(recipe.base.source) / "config.json"
+    path = _find_config(recipe.base.source)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(config, dict):
@@ -98,21 +116,50 @@ def _read_config(recipe: Recipe) -> Mapping[str, Any]:
         "the base is no Hugging Face checkpoint",
         on=str(path),
         why=why,
-        then="name the directory that holds config.json and the safetensors",
+        then="name the directory that holds config.json and the safetensors; of a base on the hub,"
+        " put its config.json there: sizes are said before anything is fetched",
     )
 
 
+def _find_config(source: str) -> Path:
+    """Return where the base's config.json lies; of one on the hub, where a copy of it is kept."""
+    directory = Path(source)
+    if source.startswith(HUB):
+        directory = REPOSITORY / "recipes" / "models" / source.rpartition("/")[2]
+    return directory / "config.json"
+
+
 def _sum_base_bytes(recipe: Recipe) -> int:
-    """Return the size of the user's safetensors; 0 for the demonstration."""
-    if recipe.base.source == DEMO:
+    """Return the size of the user's safetensors; 0 where none are here."""
+    if recipe.base.source == DEMO or recipe.base.source.startswith(HUB):
         return 0
     return sum(path.stat().st_size for path in Path(recipe.base.source).glob("model*.safetensors"))
+
+
+def _model_base_bytes(recipe: Recipe, shape: Shape) -> int:
+    """Projections are FP8 where the configuration says that they are quantized, the rest BF16."""
+    bytes_each = 1 if "quantization_config" in _read_config(recipe) else 2
+    wide = shape.count_parameters() - shape.count_projections()
+    return bytes_each * shape.count_projections() + 2 * wide + _DEMO_REST_BYTES
 
 
 def _sum_rows_bytes(recipe: Recipe) -> int:
     if recipe.dataset.source == DEMO:
         return (recipe.demo.rows + recipe.dataset.held_out) * (90 + 11 * recipe.demo.digits)
-    return Path(recipe.dataset.source).stat().st_size
+    # What is to be fetched from the hub only the stage that fetches can know.
+    return sum(_sum_text_bytes(path) for path in list_row_paths(recipe.dataset))
+
+
+def _sum_text_bytes(path: Path) -> int:
+    factor = _TEXT_BYTES_PER_PARQUET_BYTE if path.suffix.lower() == ".parquet" else 1
+    return factor * path.stat().st_size
+
+
+def _estimate_scratch(recipe: Recipe, rows_bytes: int) -> int:
+    if recipe.dataset.source == DEMO:
+        return 0
+    signed = recipe.dataset.near_duplicates > 0
+    return int(rows_bytes * (_SCRATCH_PER_ROW_BYTE + signed * _SIGNATURES_PER_ROW_BYTE))
 
 
 def _model_train_vram(recipe: Recipe, shape: Shape, trainable: int) -> int:

@@ -3,7 +3,8 @@
 An engine writes one job document (JSON) and runs `python -m pipeline.job JOB.json` in the image's
 environment. The document names the stage module, its input directories, its options and the one
 directory that it may write. A stage is a module with a frozen `Options` dataclass and
-`run(inputs, options, out)`; it cannot tell which engine runs it.
+`run(inputs, options, out)`, or `run(inputs, options, out, work)` if its rule says that it resumes;
+it cannot tell which engine runs it.
 """
 
 import dataclasses
@@ -33,6 +34,7 @@ def run_job(document: dict[str, Any]) -> None:
         {label: Path(path) for label, path in document["inputs"].items()},
         _make_options(stage.Options, document["options"]),
         Path(document["out"]),
+        *([Path(document["work"])] if "work" in document else []),
     )
 
 

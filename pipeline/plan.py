@@ -8,12 +8,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.artifact.rule import Rule
+from pipeline.data.source import HUB
 from pipeline.estimate import Estimate
 from pipeline.gguf_types import CONVERTED
-from pipeline.recipe import DEMO, Recipe
-from pipeline.source_files import list_checkpoint_files, list_file
+from pipeline.recipe.dataset import DEMO
+from pipeline.recipe.recipe import Recipe
+from pipeline.recipe.row_sources import find_hub_splits, make_row_sources
+from pipeline.recipe.template import read_template_source
+from pipeline.source_files import list_checkpoint_files
 
+# How the rows of all sources are cleaned and split.
+_CLEANING = (
+    "held_out",
+    "seed",
+    "max_characters",
+    "require_thinking",
+    "near_duplicates",
+    "contamination_words",
+    "conversation_extension",
+)
+# How they become ids, and these masks.
+_RENDERING = ("sequence_length", "too_long", "thinking")
+_MASKING = (*_RENDERING, "supervise")
 _THREADS = {"options.cpu_threads": "train.cpu_threads"}
+_TEMPLATE = {"options.chat_template": "dataset.template"}
 
 
 def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule, ...]:
@@ -25,26 +43,20 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
     # The image says it.
     training = {key: value for key, value in vars(recipe.train).items() if key != "accelerator"}
     return (
+        *_make_fetches(recipe),
         _make_rows(recipe, estimate, digests),
         _make_base(recipe, estimate, digests),
         Rule(
             name="text",
             image="convert",
             stage="checkpoint.text",
-            options=threads,
-            fields=_THREADS,
+            options={**threads, **_make_template(recipe)},
+            fields=_THREADS | _TEMPLATE,
             inputs={"base": "base"},
             estimated_bytes=estimate.text_bytes,
         ),
-        Rule(
-            name="dataset",
-            image=recipe.train.image,
-            stage="sft.dataset",
-            options={"sequence_length": recipe.dataset.sequence_length},
-            fields=_name_fields("dataset", "sequence_length"),
-            inputs={"text": "text", "rows": "rows"},
-            estimated_bytes=estimate.dataset_bytes,
-        ),
+        _make_dataset(recipe, estimate),
+        _make_dataset_report(recipe, estimate),
         Rule(
             name="adapter",
             image=recipe.train.image,
@@ -67,8 +79,8 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
             name="adapter-gguf",
             image="convert",
             stage="checkpoint.adapter_gguf",
-            options={"model_name": recipe.gguf.name},
-            fields={"options.model_name": "gguf.name"},
+            options={"model_name": recipe.gguf.name, **_make_template(recipe)},
+            fields={"options.model_name": "gguf.name", **_TEMPLATE},
             inputs={"base": "base", "adapter": "adapter"},
             estimated_bytes=4 * estimate.trainable_parameters,
         ),
@@ -76,6 +88,38 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
         *(_make_gguf_rule(each, recipe, estimate) for each in recipe.gguf.types),
         *_make_answers_rules(recipe),
     )
+
+
+def _make_dataset(recipe: Recipe, estimate: Estimate) -> Rule:
+    return Rule(
+        name="dataset",
+        image=recipe.train.image,
+        stage="data.dataset",
+        options={each: getattr(recipe.dataset, each) for each in _MASKING},
+        fields=_name_fields("dataset", *_MASKING),
+        inputs={"text": "text", "rows": "rows"},
+        estimated_bytes=estimate.dataset_bytes,
+        # Its parts stay in the work area until it is sealed.
+        scratch_bytes=estimate.dataset_bytes,
+        resumes=True,
+    )
+
+
+def _make_dataset_report(recipe: Recipe, estimate: Estimate) -> Rule:
+    """The page that shows the data set: nothing is made from it, and it is built when asked for."""
+    return Rule(
+        name="dataset-report",
+        image=recipe.train.image,
+        stage="data.report",
+        options={},
+        inputs={"text": "text", "dataset": "dataset", "rows": "rows"},
+        estimated_bytes=estimate.report_bytes,
+    )
+
+
+def _make_template(recipe: Recipe) -> dict[str, str]:
+    """Return the option of everything that carries the chat template: its source."""
+    return {"chat_template": read_template_source(recipe.dataset.template)}
 
 
 def _make_imatrix_rules(recipe: Recipe, estimate: Estimate) -> list[Rule]:
@@ -86,9 +130,14 @@ def _make_imatrix_rules(recipe: Recipe, estimate: Estimate) -> list[Rule]:
         stage="checkpoint.imatrix",
         options={
             "calibration": recipe.gguf.calibration,
+            **{each: getattr(recipe.dataset, each) for each in _RENDERING},
+            **_make_template(recipe),
             "cpu_threads": recipe.train.cpu_threads,
         },
-        fields=_name_fields("gguf", "calibration") | _THREADS,
+        fields=_name_fields("gguf", "calibration")
+        | _name_fields("dataset", *_RENDERING)
+        | _TEMPLATE
+        | _THREADS,
         inputs={"base": "base", "adapter": "adapter", "rows": "rows"},
         estimated_bytes=estimate.imatrix_bytes,
     )
@@ -108,10 +157,12 @@ def _make_gguf_rule(file_type: str, recipe: Recipe, estimate: Estimate) -> Rule:
             "type": file_type,
             "model_name": recipe.gguf.name,
             "tensor_types": overrides,
+            **_make_template(recipe),
         },
         fields={
             "options.model_name": "gguf.name",
             "options.tensor_types": "gguf.tensor_types",
+            **_TEMPLATE,
         },
         inputs={"base": "base", "adapter": "adapter"} | imatrix,
         estimated_bytes=estimate.gguf_bytes[file_type],
@@ -119,7 +170,10 @@ def _make_gguf_rule(file_type: str, recipe: Recipe, estimate: Estimate) -> Rule:
 
 
 def _make_answers_rules(recipe: Recipe) -> list[Rule]:
-    """The served files are always graded; the model before export when the recipe asks."""
+    """The served files are graded unless no problem is asked; the model before export when the
+    recipe wants it."""
+    if not recipe.evaluate.problems:
+        return []
     asked = {"problems": recipe.evaluate.problems, "max_tokens": recipe.evaluate.max_tokens}
     before_export = Rule(
         name="answers-checkpoint",
@@ -167,6 +221,20 @@ def _make_base(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
             | _THREADS,
             estimated_bytes=estimate.base_bytes,
         )
+    if recipe.base.source.startswith(HUB):
+        return Rule(
+            name="base",
+            image="convert",
+            stage="hub.checkpoint",
+            options={
+                "repository": recipe.base.source.removeprefix(HUB),
+                "revision": recipe.base.revision,
+            },
+            fields={"options.repository": "base.source", "options.revision": "base.revision"},
+            estimated_bytes=estimate.base_bytes,
+            fetches=True,
+            resumes=True,
+        )
     source = Path(recipe.base.source)
     return Rule(
         name="base",
@@ -174,7 +242,7 @@ def _make_base(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
         stage="checkpoint.base",
         options={"files": list_checkpoint_files(source, digests)},
         fields={"options.files": "base.source"},
-        source=source,
+        sources={"source": source},
         estimated_bytes=estimate.base_bytes,
     )
 
@@ -195,23 +263,38 @@ def _make_rows(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
             | _name_fields("dataset", "held_out"),
             estimated_bytes=estimate.rows_bytes,
         )
-    source = Path(recipe.dataset.source)
+    rows = make_row_sources(recipe.dataset, digests)
+    fetched = {label: split.artifact for label, split in rows.fetched.items()}
     return Rule(
         name="rows",
         image=recipe.train.image,
-        stage="sft.rows",
-        options={
-            "sha256": list_file(source, digests),
-            "columns": recipe.dataset.columns,
-            "held_out": recipe.dataset.held_out,
-            "seed": recipe.dataset.seed,
-        },
-        fields=_name_fields("dataset", "columns", "held_out", "seed")
-        | {"options.sha256": "dataset.source"},
-        source=source.parent,
-        locations={"file": source.name},
+        stage="data.rows",
+        options={"sources": rows.sources}
+        | {name: getattr(recipe.dataset, name) for name in _CLEANING},
+        fields=_name_fields("dataset", *_CLEANING) | {"options.sources": "dataset.source"},
+        inputs=fetched,
+        sources=rows.paths,
         estimated_bytes=estimate.rows_bytes,
+        scratch_bytes=estimate.rows_scratch_bytes,
     )
+
+
+def _make_fetches(recipe: Recipe) -> list[Rule]:
+    """One for each split of the hub's that rows are read from; no other stage has a network."""
+    splits = {split.artifact: split for split in find_hub_splits(recipe.dataset).values()}
+    return [
+        Rule(
+            name=name,
+            image=recipe.train.image,
+            stage="hub.dataset",
+            options=vars(split),
+            fields={"options.repository": "dataset.source"}
+            | _name_fields("dataset", "revision", "subset", "split"),
+            fetches=True,
+            resumes=True,
+        )
+        for name, split in splits.items()
+    ]
 
 
 def list_images(recipe: Recipe) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from pipeline.errors import TristillError
 from pipeline.estimate import Estimate, estimate
 from pipeline.log import say
 from pipeline.plan import list_images, list_results, make_rules
-from pipeline.recipe import Recipe, read_recipe
+from pipeline.recipe.recipe import Recipe, read_recipe
 
 RECIPES = REPOSITORY / "recipes"
 

@@ -7,14 +7,20 @@ program can set that one, while a modification time may be anything.
 
 import json
 import os
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from pipeline.artifact.hashing import hash_file
+from pipeline.data.source import READERS, SAVED
 from pipeline.log import say
 
-_SMALL = (".json", ".jinja", ".txt", ".model")
+# Of a checkpoint besides its weights: configuration, tokenizer, chat template.
+SMALL = (".json", ".jinja", ".txt", ".model")
+
+# Files beside a data set's rows that are no rows.
+_DESCRIBING = ("dataset_info", "dataset_infos", "state", "README")
 _SAY_FROM_BYTES = 1 << 30
 _SETTLED_S = 3.0
 
@@ -28,6 +34,23 @@ def list_checkpoint_files(directory: Path, digests: Path) -> tuple[str, ...]:
     """
     names = _list_names(directory)
     return tuple(f"{list_file(directory / name, digests)}  {name}" for name in names)
+
+
+def list_row_files(directory: Path, split: str) -> tuple[str, ...]:
+    """Return the names of the files of rows at and under the directory, in order.
+
+    Of one that `save_to_disk` wrote these are all its files. Elsewhere, where the split's name
+    stands in some files' names as a word ("train.jsonl", "data/train-00000.parquet"), only those.
+    """
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    names = [path.relative_to(directory).as_posix() for path in paths]
+    seen = [name for name in names if not any(part[0] == "." for part in name.split("/"))]
+    if set(SAVED).intersection(seen):
+        return tuple(seen)
+    read = [name for name in seen if Path(name).suffix.lower() in READERS]
+    rows = [name for name in read if Path(name).stem not in _DESCRIBING]
+    word = re.compile(rf"(?<![A-Za-z]){re.escape(split)}(?![A-Za-z])")
+    return tuple([name for name in rows if word.search(name)] or rows)
 
 
 def list_file(path: Path, digests: Path) -> str:
@@ -68,7 +91,7 @@ def _remember(known: dict[str, str], digests: Path) -> None:
 
 
 def _list_names(directory: Path) -> list[str]:
-    names = [path.name for path in directory.iterdir() if path.suffix in _SMALL and path.is_file()]
+    names = [path.name for path in directory.iterdir() if path.suffix in SMALL and path.is_file()]
     return sorted({*names, *_list_shards(directory)})
 
 

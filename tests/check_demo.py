@@ -23,7 +23,8 @@ def _read_percent(path: Path) -> dict[str, float]:
 
 
 def _read_problems(path: Path) -> set[str]:
-    return {json.loads(line)["problem"] for line in path.read_text(encoding="utf-8").splitlines()}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {turn["content"] for row in rows for turn in row["messages"] if turn["role"] == "user"}
 
 
 def _check(demo: Path) -> None:

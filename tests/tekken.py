@@ -1,6 +1,6 @@
 """Mistral's published vocabulary of 131,072 entries: tekken.json, as a package carries it.
 
-The package lies in an environment of its own, on no test's path. `python -m tests` makes it.
+The package lies in an environment of its own (`locked`).
 """
 
 import base64
@@ -9,17 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.engine import packages
-from pipeline.engine.environment import Environment, make_once
-from pipeline.engine.image import make_files_document
-from pipeline.log import say
+from tests import locked
 
-_LOCK = Path(__file__).with_name("tekken.lock")
+LOCK = "tekken"
 _FILE = Path("mistral_common", "data", "tekken_240911.json")
-_ENVIRONMENT = Environment(
-    name="tekken",
-    document={"source": make_files_document(_LOCK, Path(__file__), Path(packages.__file__))},
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +26,12 @@ class Tekken:
 
 def prepare(envs_dir: Path) -> None:
     """Fetch the vocabulary unless it is there."""
-
-    def make(path: Path, log_path: Path) -> None:
-        packages.make_venv(path, [_LOCK], title="tekken vocabulary", log_path=log_path)
-
-    if not _ENVIRONMENT.is_complete(envs_dir):
-        say("tekken vocabulary: fetching ...")
-        envs_dir.mkdir(parents=True, exist_ok=True)
-        make_once(_ENVIRONMENT, envs_dir, make)
+    locked.prepare(LOCK, envs_dir)
 
 
 def read_tekken(envs_dir: Path) -> Tekken:
     """Return the vocabulary that `prepare` has fetched."""
-    folder = packages.find_site_packages(_ENVIRONMENT.find(envs_dir))
+    folder = locked.find_packages(LOCK, envs_dir)
     document = json.loads((folder / _FILE).read_text(encoding="utf-8"))
     config = document["config"]
     control_count = config["default_num_special_tokens"]

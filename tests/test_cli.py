@@ -129,7 +129,7 @@ def test_explain_names_the_recipes_field_and_what_follows(tmp_path: Path) -> Non
     assert told.returncode == 0
     after = "merged, adapter-gguf, gguf-BF16, gguf-Q8_0, gguf-Q4_K_M, answers-checkpoint, answers\n"
     assert f"adapter: train.rank 16 -> 32; so {after}" in told.stdout
-    assert f"rows: demo.digits 4 -> 5; so dataset, adapter, {after}" in told.stdout
+    assert f"rows: demo.digits 4 -> 5; so dataset, dataset-report, adapter, {after}" in told.stdout
     plan = _run(tmp_path / "store", "plan", "--recipe", str(recipe)).stdout
     assert "changed: train.rank" in plan
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.estimate import Estimate, estimate
-from pipeline.recipe import read_recipe
+from pipeline.recipe.recipe import read_recipe
 
 REFERENCE = Path(__file__).parents[1] / "recipes" / "reference.toml"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.demo import rows
 from pipeline.job import main
 
 
@@ -25,6 +26,19 @@ def _write_job(tmp_path: Path, **changes: object) -> str:
 def test_a_job_runs_its_stage(tmp_path: Path) -> None:
     assert main([_write_job(tmp_path)]) == 0
     assert len((tmp_path / "out" / "train.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_stage_that_resumes_gets_its_work_area(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(inputs: object, options: object, out: Path, work: Path) -> None:
+        (out / "found").write_text(",".join(path.name for path in work.iterdir()))
+
+    monkeypatch.setattr(rows, "run", run)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "half").touch()
+    assert main([_write_job(tmp_path, work=str(tmp_path / "work"))]) == 0
+    assert (tmp_path / "out" / "found").read_text() == "half"
 
 
 def test_an_error_of_the_stage_is_told_and_passed_on(

@@ -1,10 +1,18 @@
 """The plan: every option of every rule is a recipe's field, or known to be none."""
 
+import json
 from pathlib import Path
 
+import pytest
+
+from pipeline import estimate
+from pipeline.artifact.key import read_source
+from pipeline.artifact.steps import find_dependents
 from pipeline.artifact.store import open_store
+from pipeline.demo.shape import make_config
+from pipeline.plan import list_targets
 from pipeline.project import RECIPES, read_project
-from pipeline.recipe import Recipe
+from pipeline.recipe.recipe import Recipe
 
 # They follow from the artifact's own name, or are fixed.
 _DERIVED = {"options.type", "options.batch_size"}
@@ -15,7 +23,45 @@ def _has_field(recipe: Recipe, field: str) -> bool:
     return hasattr(getattr(recipe, table), name)
 
 
-def test_every_option_is_named_as_the_recipe_does(tmp_path: Path) -> None:
+def _write_hub_recipe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a recipe with a base and rows on the hub, whose sizes a copy of config.json tells."""
+    models = folder / "recipes" / "models" / "some-base"
+    models.mkdir(parents=True)
+    (models / "config.json").write_text(json.dumps(make_config(256)))
+    monkeypatch.setattr(estimate, "REPOSITORY", folder)
+    path = folder / "hub.toml"
+    pinned = f'revision = "{"0" * 40}"'
+    path.write_text(
+        f'[base]\nsource = "hf://owner/some-base"\n{pinned}\n'
+        f'[dataset]\nsource = "hf://owner/rows"\n{pinned}\n'
+        f'[[dataset.more]]\nsource = "hf://owner/rows"\n{pinned}\nkeep = ["language=en"]\n'
+    )
+    return path
+
+
+def test_what_is_fetched_has_a_network_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _write_hub_recipe(tmp_path, monkeypatch)
+    rules = {rule.name: rule for rule in read_project(path, open_store(tmp_path)).rules}
+    fetched = [name for name, rule in rules.items() if rule.fetches]
+    assert [rules[name].stage for name in fetched] == ["hub.dataset", "hub.checkpoint"]
+    assert all(rules[name].resumes for name in fetched)
+    assert dict(rules["rows"].inputs) == {"source-1": fetched[0], "source-2": fetched[0]}
+    assert not rules["rows"].sources
+
+
+def test_no_problems_no_answers(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    text = '[base]\nsource = "demo"\n[dataset]\nsource = "demo"\n'
+    path.write_text(text + "[evaluate]\nproblems = 0\nbefore_export = true\n")
+    rules = read_project(path, open_store(tmp_path)).rules
+    assert list_targets(rules, []) == ["gguf-Q4_K_M"]
+
+
+def test_every_option_is_named_as_the_recipe_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that `explain` and `plan` speak of what a person has written."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"problem": "p", "thinking": "t", "solution": "s"}\n')
@@ -23,7 +69,7 @@ def test_every_option_is_named_as_the_recipe_does(tmp_path: Path) -> None:
     mine.write_text(
         '[base]\nsource = "demo"\n[dataset]\nsource = "rows.jsonl"\n[gguf]\ncalibration = 9\n'
     )
-    for path in (RECIPES / "demo.toml", mine):
+    for path in (RECIPES / "demo.toml", mine, _write_hub_recipe(tmp_path, monkeypatch)):
         project = read_project(path, open_store(tmp_path / "store"))
         for rule in project.rules:
             options = {f"options.{name}" for name in rule.options}
@@ -31,6 +77,15 @@ def test_every_option_is_named_as_the_recipe_does(tmp_path: Path) -> None:
             assert unnamed <= _DERIVED, rule.name
             assert set(rule.fields) <= options
             assert all(_has_field(project.recipe, field) for field in rule.fields.values())
+
+
+def test_another_look_of_the_page_trains_nothing_anew(tmp_path: Path) -> None:
+    """Nothing is made from the report, and no other artifact's key holds the page's modules."""
+    rules = read_project(RECIPES / "demo.toml", open_store(tmp_path)).rules
+    assert find_dependents(rules, "dataset-report") == []
+    pages = {"pipeline/data/page.py", "pipeline/data/plots.py", "pipeline/data/report.py"}
+    holding = {rule.name for rule in rules if pages & read_source(rule.stage).keys()}
+    assert holding == {"dataset-report"}
 
 
 def test_an_importance_matrix_is_an_input_where_it_is_asked_for(tmp_path: Path) -> None:
@@ -41,3 +96,19 @@ def test_an_importance_matrix_is_an_input_where_it_is_asked_for(tmp_path: Path) 
         rules = {each.name: each for each in read_project(path, open_store(tmp_path)).rules}
         assert [name for name, rule in rules.items() if "imatrix" in rule.inputs] == asked
         assert ("imatrix" in rules) == bool(asked)
+
+
+def test_the_template_is_in_the_key_of_all_that_carries_it(tmp_path: Path) -> None:
+    """By its text: what is served is what was trained, and a moved file changes nothing."""
+    recipe, template = tmp_path / "mine.toml", tmp_path / "mine.jinja"
+    head = '[base]\nsource = "demo"\n[gguf]\ncalibration = 9\n[dataset]\nsource = "demo"\n'
+    recipe.write_text(f'{head}template = "mine.jinja"\n')
+    found = []
+    for source in ("{{ a }}", "{{ b }}"):
+        template.write_text(source)
+        rules = read_project(recipe, open_store(tmp_path / "store")).rules
+        found.append({rule.name: rule.options.get("chat_template") for rule in rules})
+        assert str(tmp_path) not in str([dict(rule.options) for rule in rules])
+    carrying = {name for name in found[0] if found[0][name] != found[1][name]}
+    assert carrying == {"text", "imatrix", "adapter-gguf", "gguf-Q4_K_M"}
+    assert found[1]["text"] == "{{ b }}"

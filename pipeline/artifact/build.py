@@ -14,6 +14,7 @@ from pipeline.artifact.seal import seal
 from pipeline.artifact.steps import Step, find_missing, find_sealed
 from pipeline.artifact.store import Artifact, Store
 from pipeline.artifact.uses import using
+from pipeline.artifact.work_area import open_work_area, remove_work_area
 from pipeline.artifact.worker import run_parallel
 from pipeline.artifact.workspace import make_workspace, sweep
 from pipeline.errors import StageError
@@ -84,7 +85,8 @@ def _make_once(step: Step, sealed: Mapping[str, Artifact], store: Store, engine:
             return
         started = time.monotonic()
         with make_workspace(store.workspaces, f"{step.key[:16]}-{rule.name}") as work:
-            out = run_stage(step, sealed, store, engine, work=work)
+            area = open_work_area(step, store, work=work) if rule.resumes else None
+            out = run_stage(step, sealed, store, engine, work=work, area=area)
             seal(
                 store,
                 out,
@@ -93,32 +95,45 @@ def _make_once(step: Step, sealed: Mapping[str, Artifact], store: Store, engine:
                 manifest=make_manifest(step, sealed, engine),
                 seconds=time.monotonic() - started,
             )
+        remove_work_area(step, store)
 
 
 def run_stage(
-    step: Step, sealed: Mapping[str, Artifact], store: Store, engine: Engine, *, work: Path
+    step: Step,
+    sealed: Mapping[str, Artifact],
+    store: Store,
+    engine: Engine,
+    *,
+    work: Path,
+    area: Path | None,
 ) -> Path:
-    """Run the step's stage in the work directory; return the directory with what it wrote."""
+    """Run the step's stage in the work directory; return the directory with what it wrote.
+
+    `area` is the work area of a stage that resumes.
+    """
     rule = step.rule
     log = store.log_path(step.key, rule.name)
     log.parent.mkdir(parents=True, exist_ok=True)
     inputs = {label: sealed[name].path for label, name in rule.inputs.items()}
-    job = make_job(step, inputs, work)
+    job = make_job(step, inputs, work, area)
     if code := engine.run(rule.image, job, work=work, log=log):
         raise make_stage_error(rule, code, log)
     return Path(job["out"])
 
 
-def make_job(step: Step, inputs: Mapping[str, Path], work: Path) -> dict[str, Any]:
+def make_job(
+    step: Step, inputs: Mapping[str, Path], work: Path, area: Path | None
+) -> dict[str, Any]:
     """Return the job document of the step's stage, whose output directory is made in `work`."""
     out = work / "out"
     out.mkdir()
-    source = {"source": step.rule.source} if step.rule.source else {}
     return {
         "stage": step.rule.stage,
-        "inputs": {label: str(path) for label, path in {**inputs, **source}.items()},
+        "inputs": {label: str(path) for label, path in {**inputs, **step.rule.sources}.items()},
         "options": {**step.document["options"], **step.rule.locations},
         "out": str(out),
+        **({"work": str(area)} if area else {}),
+        **({"network": True} if step.rule.fetches else {}),
     }
 
 

@@ -45,7 +45,10 @@ class Engine(Protocol):
         log: Path,
         variation: Variation | None = None,
     ) -> int:
-        """Run one job document with `work` as its writable directory; return its exit code."""
+        """Run one job document with `work` as its writable directory; return its exit code.
+
+        It has a network, and the caller's way to the hub, only where the document says "network".
+        """
 
     def interact(
         self,

@@ -64,6 +64,18 @@ def is_at(descriptor: int, path: Path) -> bool:
     return False
 
 
+def is_held(path: Path) -> bool:
+    """Return whether a process, this one it may be, holds the lock of a file that is there.
+
+    Of a file system whose locks do nothing the answer is False.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return not try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def is_free(path: Path) -> bool:
     """Return whether no process holds the lock of a file or directory.
 

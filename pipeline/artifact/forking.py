@@ -26,11 +26,19 @@ def interrupts_held() -> Iterator[Callable[[], None]]:
 
     def begin() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
+        end_with_parent(parent)
 
     try:
         yield begin
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def end_with_parent(parent: int) -> None:
+    """Ask the kernel (Linux) for SIGTERM to this process once its parent is gone, however it dies.
+
+    `parent` is the id that it had before the fork: it may be gone by now.
+    """
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)

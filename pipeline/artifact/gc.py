@@ -95,6 +95,12 @@ def _find_leftovers(store: Store, kept: set[str]) -> list[tuple[Path, str]]:
     for name, why in ((".quarantine", "found damaged"), (".rebuilt", "built with other bytes")):
         found += [(path, why) for path in sorted((store.root / name).glob("*"))]
     found += [
+        (path, "of a build that ended early")
+        for path in sorted(store.work_areas.glob("*"))
+        if (path.name not in kept or (store.root / path.name).is_dir())
+        and not _is_being_made(store, path.name[:64])
+    ]
+    found += [
         (path, "their artifacts are gone, or go")
         for path in sorted((store.root / ".logs").glob("*"))
         if path.name[:64] not in {name[:64] for name in kept}

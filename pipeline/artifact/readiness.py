@@ -24,7 +24,7 @@ def require_readiness(missing: Sequence[Step], store: Store, engine: Engine) -> 
     envs_dir, envs_bytes = engine.count_missing_bytes(sorted({step.rule.image for step in missing}))
     for directory in (store.root, store.out, *([envs_dir] if envs_bytes else [])):
         _require_writable(directory)
-    terms = {step.rule.name: step.rule.estimated_bytes for step in missing}
+    terms = {step.rule.name: step.rule.needed_bytes for step in missing}
     if not envs_bytes:
         _require_space(store.root, terms)
     elif store.root.stat().st_dev == envs_dir.stat().st_dev:
@@ -35,14 +35,14 @@ def require_readiness(missing: Sequence[Step], store: Store, engine: Engine) -> 
 
 
 def _require_source(step: Step) -> None:
-    source = step.rule.source
-    if source is not None and not source.exists():
-        raise UsageError(
-            f"an input of {step.rule.name} is not there",
-            on=str(source),
-            why="the recipe names it, and nothing lies there",
-            then="mend the path in the recipe, or put the file there",
-        )
+    for source in step.rule.sources.values():
+        if not source.exists():
+            raise UsageError(
+                f"an input of {step.rule.name} is not there",
+                on=str(source),
+                why="the recipe names it, and nothing lies there",
+                then="mend the path in the recipe, or put the file there",
+            )
 
 
 def _require_writable(directory: Path) -> None:

@@ -79,10 +79,15 @@ def _run_elsewhere(
     inputs = {label: elsewhere / "inputs" / label for label in step.rule.inputs}
     for label, path in inputs.items():
         path.symlink_to(sealed[step.rule.inputs[label]].path)
-    job = make_job(step, inputs, elsewhere)
+    area = None
+    if step.rule.resumes:
+        # A fresh one: what is compared is made from its beginning.
+        (area := elsewhere / "work").mkdir()
+    job = make_job(step, inputs, elsewhere, area)
     log.parent.mkdir(exist_ok=True)
     log.unlink(missing_ok=True)
-    variation = make_variation(work)
+    # Certificates are not valid at any time, nor does a server answer in any other's place.
+    variation = None if step.rule.fetches else make_variation(work)
     code = engine.run(step.rule.image, job, work=elsewhere, log=log, variation=variation)
     if code:
         raise make_stage_error(step.rule, code, log)

@@ -18,11 +18,13 @@ Option = str | int | float | bool | tuple[str, ...]
 class Rule:
     """How one artifact is made: which stage, in which image, with which options and inputs.
 
-    `inputs` maps the label that the stage reads to the name of the rule that makes it. `source` is
-    a directory of the user's, given to the stage as input "source"; it is not part of the key,
-    since the digests of its files stand in the options. `locations` are further options that only
-    say where something lies or what it is called: the stage gets them, the key does not. `fields`
-    maps a field of the key document to the recipe's field that it comes from, for messages.
+    `inputs` maps the label that the stage reads to the name of the rule that makes it. `sources`
+    maps further labels to files and directories of the user's; where they lie is not part of the
+    key, since the digests of their files stand in the options. `locations` are further options that
+    change no byte: the stage gets them, the key does not. `fields` maps a field of the key document
+    to the recipe's field that it comes from, for messages. A stage that `resumes` gets a work area
+    (work_area.py). `scratch_bytes` is about what the stage takes on the disk besides its
+    artifact while it runs. Only a stage that `fetches` has a network.
     """
 
     name: str
@@ -30,7 +32,15 @@ class Rule:
     stage: str
     options: Mapping[str, Option]
     inputs: Mapping[str, str] = field(default_factory=dict)
-    source: Path | None = None
+    sources: Mapping[str, Path] = field(default_factory=dict)
     locations: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict)
     estimated_bytes: int = 0
+    scratch_bytes: int = 0
+    resumes: bool = False
+    fetches: bool = False
+
+    @property
+    def needed_bytes(self) -> int:
+        """About what the disk must have free for the artifact to be made."""
+        return self.estimated_bytes + self.scratch_bytes

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.artifact.manifest import NAME, Manifest, make_statement, read_files
+from pipeline.artifact.publish import sync
 from pipeline.artifact.rule import Key
 from pipeline.artifact.store import Artifact, Store
 from pipeline.errors import StageError
@@ -66,7 +67,7 @@ def seal(
     for directory, _, _ in os.walk(path):
         Path(directory).chmod(0o555)
     reach("made read-only")
-    _sync(store.root)
+    sync(store.root)
     reach("parent synced")
     store.write_sidecar(
         key,
@@ -115,16 +116,8 @@ def _sync_and_protect(out: Path) -> None:
         for each in names:
             path = Path(directory, each)
             path.chmod(0o444)
-            _sync(path)
+            sync(path)
     reach("files synced")
     for path in directories:
-        _sync(path)
+        sync(path)
     reach("directories synced")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,6 +5,7 @@ that name is whole. A hit costs one manifest and a stat per file; hashing belong
 Beside the artifacts lie
 
     .tmp/         what is being made (workspace.py)
+    .work/        what a killed stage goes on from (work_area.py)
     .locks/       one kernel lock per key: who makes it
     .uses/        what running builds and readers need: `gc` leaves that alone (uses.py)
     .logs/        the sidecar: a stage's talk, and when and how fast an artifact was sealed
@@ -70,8 +71,15 @@ class Store:
     def workspaces(self) -> Path:
         return self.root / ".tmp"
 
+    @property
+    def work_areas(self) -> Path:
+        return self.root / ".work"
+
+    def lock_path(self, key: Key) -> Path:
+        return self.root / ".locks" / key
+
     def lock(self, key: Key, name: str) -> AbstractContextManager[None]:
-        return file_lock(self.root / ".locks" / key, waiting_for=name)
+        return file_lock(self.lock_path(key), waiting_for=name)
 
     def find(self, key: Key, name: str) -> Artifact | None:
         """Return the sealed artifact, or None when it does not exist.

@@ -34,6 +34,7 @@ _EMBEDDINGS = "model.embed_tokens.weight"
 @dataclass(frozen=True, kw_only=True)
 class Options:
     model_name: str
+    chat_template: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
     assert weights.adapter is not None
     _check_pairs(weights.adapter)
     with step("find the weights' places in a GGUF"):
-        layout = _make_layout(weights, inputs["base"], options.model_name)
+        layout = _make_layout(weights, inputs["base"], options)
     found = _find_factors(layout, weights.adapter)
     alpha = choose_alpha([(each.rank, each.scaling) for each in found])
     with step(f"write {weights.adapter}"):
@@ -90,14 +91,14 @@ def _check_pairs(adapter: Adapter) -> None:
             raise _make_error(f"scaling of {name}", f"{pair.scaling:g} is none in float32")
 
 
-def _make_layout(weights: TextWeights, base: Path, model_name: str) -> Layout:
+def _make_layout(weights: TextWeights, base: Path, options: Options) -> Layout:
     """Return the base's GGUF as the converter lays it out; no weight's data is written."""
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "model"
         small.mkdir()
-        write_small_files(base, small)
+        write_small_files(base, small, options.chat_template)
         source = Source(weights=weights, directory=small)
-        form = Form(type="F32", model_name=model_name)
+        form = Form(type="F32", model_name=options.model_name)
         layout = write_header(source, form, Path(folder) / "header.gguf")
     if isinstance(layout, Uncovered):
         raise _make_error(

@@ -45,6 +45,7 @@ class Options:
     type: str
     model_name: str
     tensor_types: tuple[str, ...]
+    chat_template: str
 
 
 def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
@@ -63,7 +64,7 @@ def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "model"
         small.mkdir()
-        write_small_files(base, small)
+        write_small_files(base, small, options.chat_template)
         check_pre_tokenizer(small)
         _write(Source(weights=weights, directory=small), form, out)
         with step("read the GGUF back"):

@@ -136,12 +136,12 @@ def write_header(source: Source, form: Form, path: Path) -> Layout | Uncovered:
     return _write(model.gguf_writer, targets, source.weights.config, form, path)
 
 
-def check_converter(weights: TextWeights, base: Path) -> None:
+def check_converter(weights: TextWeights, base: Path, chat_template: str) -> None:
     """Raise StageError unless the converter gets through the model; nothing is kept."""
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "model"
         small.mkdir()
-        write_small_files(base, small)
+        write_small_files(base, small, chat_template)
         form = Form(type="BF16", model_name="model")
         _rehearse(Source(weights=weights, directory=small), form, small / "model.gguf")
 

@@ -2,8 +2,9 @@
 
 In: `base`, a vision-language checkpoint in FP8 or BF16 in one of the published layouts, or a
 text-only one in BF16, F16 or F32. Out: config.json, model*.safetensors, the tokenizer and its chat
-template. Slabs of rows pass one at a time; everything that can be known from headers and configs,
-and whether the GGUF converter will know the tokenizer, is checked before the first one.
+template, or the one that the recipe chooses. Slabs of rows pass one at a time; everything that can
+be known from headers and configs, and whether the GGUF converter will know the tokenizer, is
+checked before the first one.
 """
 
 from collections.abc import Mapping
@@ -17,13 +18,13 @@ from pipeline.checkpoint.other_family import is_listed
 from pipeline.checkpoint.pre_tokenizer import check_pre_tokenizer
 from pipeline.checkpoint.shards import read_checkpoint, write_checkpoint
 from pipeline.checkpoint.text_config import read_config
-from pipeline.checkpoint.tokenizer_files import read_chat_template
 from pipeline.checkpoint.weights import open_weights, write_small_files
 from pipeline.log import say, step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
+    chat_template: str
     cpu_threads: int
 
 
@@ -33,13 +34,12 @@ def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
     base = inputs["base"]
     weights = open_weights(base)
     say(str(weights.names))
-    read_chat_template(base)
     check_pre_tokenizer(base)
     if not is_listed(weights.config):
-        check_converter(weights, base)
+        check_converter(weights, base, options.chat_template)
+    write_small_files(base, out, options.chat_template)
     with step("dequantize" if weights.names.scales else "copy weights"):
         write_checkpoint(out, weights.shapes, weights.read_rows)
-    write_small_files(base, out)
     check_text_checkpoint(out, weights.shapes)
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint: its files, copied as they are, and its chat template.
+"""The tokenizer of a checkpoint: its files, copied as they are, and its own chat template.
 
 `tekken.json` is left out: beside `tokenizer.json` it makes transformers choose another tokenizer
 class, which refuses chats that end in an assistant's turn, and llama.cpp's converter stop. A README
@@ -26,9 +26,9 @@ _FILES = (
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:
-    """Copy the tokenizer's files and generation_config.json, and write the chat template.
+    """Copy the tokenizer's files and generation_config.json.
 
-    Raises StageError when the checkpoint has no tokenizer or no single chat template.
+    Raises StageError when the checkpoint has no tokenizer.
     """
     if not any((source / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         raise StageError(
@@ -37,11 +37,9 @@ def copy_tokenizer(source: Path, out: Path) -> None:
             why="neither tokenizer.json nor tokenizer.model is there",
             then="put the model's tokenizer.json beside its weights",
         )
-    template = read_chat_template(source)
     for name in _FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
-    (out / CHAT_TEMPLATE).write_bytes(template.encode("utf-8"))
 
 
 def read_chat_template(checkpoint: Path) -> str:
@@ -60,6 +58,7 @@ def read_chat_template(checkpoint: Path) -> str:
             "the checkpoint has no chat template",
             on=CHAT_TEMPLATE,
             why="it is a base model, or it has several templates and it is unclear which to train",
-            then=f"write the template to {CHAT_TEMPLATE} beside the weights",
+            then=f"name one by [dataset] template in the recipe, or write it to {CHAT_TEMPLATE}"
+            " beside the weights",
         )
     return template

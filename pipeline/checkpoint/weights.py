@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.checkpoint.chosen_template import choose_template
 from pipeline.checkpoint.dequantize import Scale, dequantize, make_scale
 from pipeline.checkpoint.lora import ROW_BLOCK, Adapter, read_adapter
 from pipeline.checkpoint.lora_config import make_error
@@ -26,7 +27,11 @@ from pipeline.checkpoint.safetensors_header import TensorEntry
 from pipeline.checkpoint.shards import Checkpoint, read_checkpoint, split_rows, write_json
 from pipeline.checkpoint.text_config import CONFIG, make_text_config, read_config, says_tied
 from pipeline.checkpoint.text_tensors import list_tensor_shapes
-from pipeline.checkpoint.tokenizer_files import copy_tokenizer
+from pipeline.checkpoint.tokenizer_files import (
+    CHAT_TEMPLATE,
+    copy_tokenizer,
+    read_chat_template,
+)
 from pipeline.errors import StageError
 
 # In an adapter's directory; one that was trained elsewhere does not have it.
@@ -127,14 +132,20 @@ def write_base_digest(text: Path, adapter: Path) -> None:
     (adapter / BASE_DIGEST).write_text(f"{digest}\n", encoding="ascii")
 
 
-def write_small_files(base: Path, out: Path) -> None:
+def write_small_files(base: Path, out: Path, chat_template: str = "") -> None:
     """Write what a text-only checkpoint has beside its weights.
 
-    config.json, generation_config.json, the tokenizer's files and the chat template.
+    config.json, generation_config.json, the tokenizer's files and the chat template: the base's
+    own, unless another is given.
     """
+    own = "" if chat_template else read_chat_template(base)
     names = _plan_names(read_checkpoint(base))
     write_json(out / CONFIG, _make_config(base, names))
     copy_tokenizer(base, out)
+    if chat_template:
+        choose_template(out, chat_template)
+    else:
+        (out / CHAT_TEMPLATE).write_bytes(own.encode("utf-8"))
 
 
 def _plan_names(source: Checkpoint) -> NamePlan:

@@ -1,14 +1,14 @@
 """Stage: teacher traces of the demonstration -> train.jsonl and held_out.jsonl.
 
-Each line is {"id", "problem", "thinking", "solution"}. No held-out problem is among the training
-rows, in either order of its operands. Standard library only.
+Each line is a canonical row. No held-out problem is among the training rows, in either order of its
+operands. Standard library only.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.data.row import Message, Row, write_row
 from pipeline.demo.problems import Problem, check_enough, make_held_out, make_training
 from pipeline.log import say
 
@@ -34,10 +34,14 @@ def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
 def _write_rows(path: Path, prefix: str, problems: Sequence[Problem]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for number, problem in enumerate(problems):
-            row = {
-                "id": f"{prefix}-{number:06d}",
-                "problem": problem.question,
-                "thinking": problem.thinking,
-                "solution": problem.solution,
-            }
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            is_asked = prefix == "held-out"
+            row = Row(
+                id=f"{prefix}-{number:06d}",
+                messages=(
+                    Message(role="user", content=problem.question),
+                    Message(role="assistant", content=problem.solution, thinking=problem.thinking),
+                ),
+                problem=problem.question if is_asked else None,
+                solution=problem.solution if is_asked else None,
+            )
+            file.write(write_row(row) + "\n")

@@ -7,19 +7,19 @@ from pathlib import Path
 from pipeline.artifact.rule import Rule
 from pipeline.artifact.steps import close_over_inputs, find_missing
 from pipeline.artifact.store import Store
+from pipeline.data.source import HUB
 from pipeline.doctor.finding import Finding, ok, problem, warning
-from pipeline.doctor.machine import Machine
 from pipeline.doctor.situation import Needs, Situation
 from pipeline.engine.image import CUDA, IMAGES
+from pipeline.engine.network import find_token
 from pipeline.errors import TristillError
 from pipeline.estimate import Estimate, estimate
 from pipeline.plan import list_images, list_targets, make_rules
 from pipeline.project import read_project
-from pipeline.recipe import DEMO, Recipe, read_recipe
+from pipeline.recipe.dataset import DEMO
+from pipeline.recipe.recipe import Recipe, read_recipe
+from pipeline.recipe.row_sources import list_row_paths
 from pipeline.source_files import are_remembered
-
-_HUB = "hf://"
-_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 def read_needs(path: Path, store: Store) -> Needs:
@@ -30,10 +30,10 @@ def read_needs(path: Path, store: Store) -> Needs:
     recipe = read_recipe(path)
     sizes = estimate(recipe)
     rules = _make_rules_unhashed(recipe, sizes)
-    sources = (recipe.base.source, recipe.dataset.source)
+    sources = (recipe.base.source, *(rows.source for rows in recipe.dataset.sources))
     digests = store.root / ".digests.json"
-    settled = all(are_remembered(Path(each), digests) for each in sources if each != DEMO)
-    missing, damage = {rule.name: rule.estimated_bytes for rule in rules}, None
+    settled = all(are_remembered(path, digests) for path in _list_hashed(recipe))
+    missing, damage = {rule.name: rule.needed_bytes for rule in rules}, None
     if settled:
         try:
             missing = _find_missing_bytes(path, store)
@@ -52,13 +52,20 @@ def read_needs(path: Path, store: Store) -> Needs:
     )
 
 
+def _list_hashed(recipe: Recipe) -> list[Path]:
+    """Return the user's files, and the base's directory, whose digests stand in keys."""
+    source = recipe.base.source
+    base = [] if source == DEMO or source.startswith(HUB) else [Path(source)]
+    return base if recipe.dataset.source == DEMO else [*base, *list_row_paths(recipe.dataset)]
+
+
 def _make_rules_unhashed(recipe: Recipe, sizes: Estimate) -> Sequence[Rule]:
     """Return the rules of a plain build, with the recipe's sizes and the demonstration's sources:
     to make the user's own would hash their files."""
     stand_in = replace(
         recipe,
         base=replace(recipe.base, source=DEMO),
-        dataset=replace(recipe.dataset, source=DEMO),
+        dataset=replace(recipe.dataset, source=DEMO, more=()),
     )
     rules = make_rules(stand_in, sizes, Path())
     names = close_over_inputs(rules, list_targets(rules, []))
@@ -69,7 +76,7 @@ def _find_missing_bytes(path: Path, store: Store) -> dict[str, int]:
     project = read_project(path, store)
     wanted = list_targets(project.rules, [])
     missing = find_missing(project.make_steps(wanted), wanted)
-    return {step.rule.name: step.rule.estimated_bytes for step in missing}
+    return {step.rule.name: step.rule.needed_bytes for step in missing}
 
 
 def check_recipe(seen: Situation) -> Finding:
@@ -91,10 +98,10 @@ def check_recipe(seen: Situation) -> Finding:
 
 def check_hub_token(seen: Situation) -> Finding | None:
     """A token lies ready where the recipe names a source on the hub. It is not read."""
-    sources = [each for each in seen.needs.sources if each.startswith(_HUB)]
+    sources = [each for each in seen.needs.sources if each.startswith(HUB)]
     if not sources:
         return None
-    if found := _find_token(seen.machine):
+    if found := find_token(seen.machine.variables):
         return ok("hub-token", what=f"a Hugging Face token is in {found}")
     return warning(
         "hub-token",
@@ -102,14 +109,3 @@ def check_hub_token(seen: Situation) -> Finding | None:
         why=f"{', '.join(sources)}: the hub refuses a gated one without it",
         fix="hf auth login",
     )
-
-
-def _find_token(machine: Machine) -> str:
-    """Return where the token is, as the hub's own library looks for it; "" for nowhere."""
-    variables = machine.variables
-    home = Path(variables.get("HOME", "/"))
-    cache = Path(variables.get("XDG_CACHE_HOME") or home / ".cache")
-    hub = Path(variables.get("HF_HOME") or cache / "huggingface")
-    path = Path(variables.get("HF_TOKEN_PATH") or hub / "token")
-    named = next((name for name in _TOKENS if variables.get(name)), "")
-    return named or (str(path) if path.is_file() and path.stat().st_size else "")

@@ -9,7 +9,7 @@ from pipeline.engine.docker_engine import DockerEngine
 from pipeline.engine.here_engine import HereEngine
 from pipeline.errors import HostError, UsageError
 from pipeline.log import say
-from pipeline.recipe import Limits
+from pipeline.recipe.recipe import Limits
 
 
 def make_engine(name: str = "", *, images: Collection[str], limits: Limits | None = None) -> Engine:

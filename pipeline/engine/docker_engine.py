@@ -35,7 +35,13 @@ from pipeline.engine.docker_run import (
     make_user_options,
 )
 from pipeline.engine.image import IMAGES
-from pipeline.engine.layout import CODE, INPUTS, JOB, OUT
+from pipeline.engine.layout import CODE, INPUTS, JOB, OUT, WORK
+from pipeline.engine.network import (
+    CERTIFICATES,
+    find_system_certificates,
+    make_network_variables,
+)
+from pipeline.engine.pip_settings import CA_BUNDLE
 from pipeline.errors import HostError
 from pipeline.log import say
 
@@ -90,18 +96,22 @@ class DockerEngine:
         variation: Variation | None = None,
     ) -> int:
         document, mounts = _place(job)
+        secrets: dict[str, str] = {}
         job_path = work / "job.json"
         job_path.write_text(json.dumps(document, indent=2, sort_keys=True), encoding="utf-8")
         mounts.append(Mount(source=job_path.resolve(), target=JOB))
         program = ["bin/python", "-m", "pipeline.job", str(JOB)]
-        options = ["--network", "none"]
+        if job.get("network"):
+            secrets, options = _reach_network(mounts)
+        else:
+            options = ["--network", "none"]
         if variation:
             program[1:3] = ["-c", _START, f"{variation.umask:03o}"]
             options += _vary(variation, mounts)
         with _labelled(job["stage"], work) as label:
             options += make_gpu_options(job["stage"] in IMAGES[image].gpu_stages)
             argv = self._make_argv(image, program, label=label, mounts=mounts, options=options)
-            return _run(argv, image, label=label, log=log)
+            return _run(argv, image, label=label, log=log, secrets=secrets)
 
     def interact(
         self,
@@ -157,10 +167,30 @@ class DockerEngine:
 def _place(job: Mapping[str, Any]) -> tuple[dict[str, Any], list[Mount]]:
     """Return the job document as a container has it, and the mounts that make it true."""
     inputs = {label: Path(path) for label, path in job["inputs"].items()}
-    mounts = [mount for label in inputs for mount in make_mounts(inputs[label], INPUTS / label)]
+    # A file keeps its name, which messages tell.
+    targets = {
+        label: INPUTS / label / path.name if path.is_file() else INPUTS / label
+        for label, path in inputs.items()
+    }
+    mounts = [mount for label in inputs for mount in make_mounts(inputs[label], targets[label])]
     mounts.append(Mount(source=Path(job["out"]).resolve(), target=OUT, writable=True))
-    placed = {label: str(INPUTS / label) for label in inputs}
-    return {**job, "inputs": placed, "out": str(OUT)}, mounts
+    placed = {label: str(target) for label, target in targets.items()}
+    document = {**job, "inputs": placed, "out": str(OUT)}
+    if "work" in job:
+        mounts.append(Mount(source=Path(job["work"]).resolve(), target=WORK, writable=True))
+        document["work"] = str(WORK)
+    return document, mounts
+
+
+def _reach_network(mounts: list[Mount]) -> tuple[dict[str, str], list[str]]:
+    """Return the variables of a container that fetches, and the options that hand them on by their
+    names alone; certificates are mounted."""
+    variables = make_network_variables(os.environ)
+    named = variables.get(CERTIFICATES)
+    if certificates := Path(named) if named else find_system_certificates():
+        mounts.append(Mount(source=certificates.resolve(), target=CA_BUNDLE))
+        variables[CERTIFICATES] = str(CA_BUNDLE)
+    return variables, [word for name in sorted(variables) for word in ("--env", name)]
 
 
 def _vary(variation: Variation, mounts: list[Mount]) -> list[str]:
@@ -189,15 +219,20 @@ def _is_in_background(terminal: int) -> bool:
         return False  # it controls no jobs of ours
 
 
-def _run(argv: Sequence[str], image: str, *, label: Label, log: Path) -> int:
-    """Run the container to its end; return the stage's code (negative: what signal ended it)."""
+def _run(
+    argv: Sequence[str], image: str, *, label: Label, log: Path, secrets: Mapping[str, str]
+) -> int:
+    """Run the container to its end; return the stage's code (negative: what signal ended it).
+
+    `secrets` are variables that the command names and whose values it leaves out.
+    """
     last = deque[str](maxlen=4)
 
     def show(line: str) -> None:
         last.append(line)
         sys.stderr.write(f"{line}\n")
 
-    environment = docker_client.make_client_environment()
+    environment = {**docker_client.make_client_environment(), **secrets}
     code = process.run(argv, log_path=log, environment=environment, on_line=show)
     if code < 0:
         # Somebody ended the client, not the container.

@@ -1,8 +1,8 @@
 """The command that starts a container: what a program in it sees, and all that it may not do.
 
 It reads its image, the pipeline's code and its inputs; it writes one directory, memory-backed
-scratch, and nothing else; it has no network (a server: one published port), no capability, and the
-caller's user. Its variables are the image's.
+scratch, and nothing else; it has no network (a server: one published port; a stage that fetches:
+Docker's own), no capability, and the caller's user. Its variables are the image's.
 """
 
 import csv

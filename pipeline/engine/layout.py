@@ -12,7 +12,10 @@ INPUTS = PurePosixPath("/in")
 """What a program reads, each below its label."""
 
 OUT = PurePosixPath("/out")
-"""The one directory that a stage writes."""
+"""The directory that a stage writes."""
+
+WORK = PurePosixPath("/work")
+"""The work area of a stage that resumes: the other directory that it writes."""
 
 JOB = PurePosixPath("/job.json")
 SCRATCH = PurePosixPath("/tmp")

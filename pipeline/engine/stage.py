@@ -15,6 +15,7 @@ from pipeline.artifact.engine import Variation
 from pipeline.artifact.key import REPOSITORY
 from pipeline.engine import process
 from pipeline.engine.image import IMAGES
+from pipeline.engine.network import make_network_variables
 
 
 def run_stage(
@@ -39,6 +40,7 @@ def run_stage(
         environment={
             **make_stage_variables(image, work),
             **_make_gpu_variables(job["stage"] in IMAGES[image].gpu_stages),
+            **(make_network_variables(os.environ) if job.get("network") else {}),
             **varied,
         },
         cwd=work,

@@ -6,19 +6,22 @@ where the attention mask hides the padding and positions are counted from the fi
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from pipeline.errors import StageError
+from pipeline.data.encoding import decode
+from pipeline.data.rendering import Renderer
+from pipeline.data.row import Message
+from pipeline.data.style import Style
 from pipeline.evaluate.grade import is_correct, read_answer
+from pipeline.evaluate.problems import Problem, read_problems
 from pipeline.log import say, step
-from pipeline.sft.chat import decode, read_tokenizer, render_prompt, tokenize
 from pipeline.sft.model import make_repeatable, read_adapted, silence_libraries
 
 
@@ -30,28 +33,10 @@ class Options:
     cpu_threads: int
 
 
-class Problem(NamedTuple):
-    id: str
-    solution: str
-    prompt_ids: list[int]
-
-
-def _read_problems(rows: Path, limit: int, tokenizer: PreTrainedTokenizerFast) -> list[Problem]:
-    problems = []
-    # Bytes are split at \n alone; str.splitlines would also cut a text at U+2028.
-    for line in (rows / "held_out.jsonl").read_bytes().split(b"\n")[:-1][:limit]:
-        row = json.loads(line)
-        messages = [{"role": "user", "content": row["problem"]}]
-        prompt = render_prompt(tokenizer, messages, on=f"row {row['id']}")
-        problems.append(Problem(row["id"], row["solution"], tokenize(tokenizer, prompt)))
-    if not problems:
-        raise StageError(
-            "there is nothing to ask",
-            on="held_out.jsonl",
-            why="no row was held out",
-            then="raise dataset.held_out in the recipe",
-        )
-    return problems
+def make_prompt(problem: Problem, renderer: Renderer) -> list[int]:
+    """Return the ids of what is asked, up to the assistant's turn."""
+    turns = [Message(role=role, content=content) for role, content in problem.list_turns()]
+    return renderer.render_prompt(turns, on=f"row {problem.row_id}")
 
 
 def pad_left(prompts: list[list[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,12 +52,14 @@ def generate(
     tokenizer: PreTrainedTokenizerFast,
     prompts: list[list[int]],
     options: Options,
+    *,
+    ends: Collection[int],
 ) -> list[str]:
-    """Return the greedy continuation of each prompt, in the prompts' order, without its EOS."""
+    """Return the greedy continuation of each prompt, in the prompts' order, up to one of `ends`."""
     how = GenerationConfig(
         do_sample=False,
         max_new_tokens=options.max_tokens,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=sorted(ends),
         pad_token_id=tokenizer.pad_token_id,
     )
     # Longest first, so that a batch holds prompts of about one length.
@@ -84,7 +71,8 @@ def generate(
         ids, mask = ids.to(model.device), mask.to(model.device)
         answers = model.generate(input_ids=ids, attention_mask=mask, generation_config=how)
         for i, answer in zip(part, answers[:, ids.shape[1] :], strict=True):
-            texts[i] = decode(tokenizer, answer.tolist(), bare=True)
+            said = list(takewhile(lambda each: each not in ends, answer.tolist()))
+            texts[i] = decode(tokenizer, said, bare=True)
     return texts
 
 
@@ -93,24 +81,25 @@ def _grade(problems: list[Problem], texts: list[str], path: Path) -> dict[str, i
     for problem, text in zip(problems, texts, strict=True):
         right = is_correct(text, problem.solution)
         correct += right
-        answer = {"id": problem.id, "answer": read_answer(text), "correct": right}
+        answer = {"id": problem.row_id, "answer": read_answer(text), "correct": right}
         lines.append(json.dumps(answer, ensure_ascii=False) + "\n")
     path.write_bytes("".join(lines).encode("utf-8"))
     return {"correct": correct, "total": len(problems)}
 
 
 def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
-    """Write both models' answers and scores. Raises StageError when no row was held out."""
+    """Write both models' answers and scores. Raises StageError when too few rows were held out."""
     make_repeatable(options.cpu_threads)
     silence_libraries()
-    tokenizer = read_tokenizer(inputs["text"])
-    problems = _read_problems(inputs["rows"], options.problems, tokenizer)
-    prompts = [problem.prompt_ids for problem in problems]
+    renderer = Renderer(inputs["text"], Style())
+    tokenizer = renderer.tokenizer
+    problems = read_problems(inputs["rows"] / "held_out.jsonl", options.problems)
+    prompts = [make_prompt(problem, renderer) for problem in problems]
     model = read_adapted(inputs["text"], inputs["adapter"])
     scores = {}
     for name in ("base", "distilled"):
         with step(f"ask {name}"), model.disable_adapter() if name == "base" else nullcontext():
-            texts = generate(model, tokenizer, prompts, options)
+            texts = generate(model, tokenizer, prompts, options, ends=renderer.end_ids)
         scores[name] = _grade(problems, texts, out / f"answers-{name}.jsonl")
         say(f"  {name}: {scores[name]['correct']} of {scores[name]['total']} correct")
     text = json.dumps(scores, indent=2, sort_keys=True) + "\n"

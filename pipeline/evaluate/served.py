@@ -20,6 +20,7 @@ import openai
 
 from pipeline.errors import StageError
 from pipeline.evaluate.grade import is_correct, read_answer
+from pipeline.evaluate.problems import Problem, read_problems
 from pipeline.log import say, step
 from pipeline.serve.server import llama_server
 
@@ -39,13 +40,6 @@ class Options:
     seed: int
     parallel: int
     threads: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    row_id: str
-    problem: str
-    solution: str
 
 
 def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
@@ -70,43 +64,9 @@ def _make_line(problem: Problem, text: str, *, correct: bool) -> str:
     return json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def read_problems(path: Path, count: int) -> list[Problem]:
-    """Return the first `count` held-out problems.
-
-    Raises StageError for a row that is no JSON object with id, problem and solution, and when there
-    are fewer rows.
-    """
-    # Split at \n alone; str.splitlines would also cut a text at U+2028.
-    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    if len(lines) < count:
-        raise StageError(
-            "there are fewer held-out problems than the evaluation asks",
-            on=f"{path.name}, {len(lines)} rows",
-            why=f"[evaluate] problems is {count}",
-            then="lower [evaluate] problems, or raise [dataset] held_out",
-        )
-    return [_parse_problem(line, number, path) for number, line in enumerate(lines[:count], 1)]
-
-
-def _parse_problem(line: str, number: int, path: Path) -> Problem:
-    try:
-        row = json.loads(line)
-        found = [row[key] for key in ("id", "problem", "solution")]
-    except (ValueError, KeyError, TypeError):
-        found = []
-    if not found or not all(isinstance(each, str) and each for each in found):
-        raise StageError(
-            "a held-out row cannot be asked and graded",
-            on=f"{path.name}, line {number}",
-            why="it has no id, problem or solution, or one of them is empty",
-            then="correct the row in the data set and build again",
-        )
-    return Problem(row_id=found[0], problem=found[1], solution=found[2])
-
-
 def _ask_all(gguf: Path, problems: Sequence[Problem], options: Options) -> list[str]:
     """Return the answers in the problems' order."""
-    longest = max(len(each.problem.encode()) for each in problems)
+    longest = max(len(f"{each.system}{each.problem}".encode()) for each in problems)
     context = options.max_tokens + longest + _TEMPLATE_TOKENS
     with (
         llama_server(
@@ -124,7 +84,7 @@ def _ask(client: openai.OpenAI, problem: Problem, options: Options) -> str:
     try:
         completion = client.chat.completions.create(
             model="model.gguf",
-            messages=[{"role": "user", "content": problem.problem}],
+            messages=_make_messages(problem),
             max_tokens=options.max_tokens,
             temperature=options.temperature,
             seed=options.seed,
@@ -139,6 +99,10 @@ def _ask(client: openai.OpenAI, problem: Problem, options: Options) -> str:
             then="shorten [evaluate] max_tokens or the problem, or free memory, and build again",
         ) from None
     return _read_text(completion.choices[0].message)
+
+
+def _make_messages(problem: Problem) -> Any:
+    return [{"role": role, "content": content} for role, content in problem.list_turns()]
 
 
 def _read_text(message: Any) -> str:

@@ -41,7 +41,7 @@ def make_plan(
         "parameters": {"base": sizes.base_parameters, "trainable": sizes.trainable_parameters},
         "gguf": {name: {"bytes": size} for name, size in sizes.gguf_bytes.items()},
         "disk": {
-            "needed_bytes": sum(step.size_bytes for step in steps if step.rule.name in why),
+            "needed_bytes": sum(step.rule.needed_bytes for step in steps if step.rule.name in why),
             "free_bytes": shutil.disk_usage(store).free,
             "intermediate_bytes": sum(
                 step.size_bytes for step in steps if step.rule.name in could_go

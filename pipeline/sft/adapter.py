@@ -24,11 +24,12 @@ from transformers import PreTrainedModel, PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from pipeline.checkpoint.weights import write_base_digest
+from pipeline.data.encoding import read_tokenizer
+from pipeline.data.packing import collate_packs, pack_rows
 from pipeline.errors import StageError
 from pipeline.log import say, step
 from pipeline.sft.adapter_files import read_adapter_tensors, write_adapter
 from pipeline.sft.arrow import read_split
-from pipeline.sft.chat import read_tokenizer
 from pipeline.sft.loss import read_loss
 from pipeline.sft.model import make_repeatable, on_gpu, read_base, silence_libraries
 from pipeline.sft.progress import Progress
@@ -47,6 +48,7 @@ class Options:
     weight_decay: float
     batch_size: int
     gradient_accumulation: int
+    pack_tokens: int
     max_steps: int
     epochs: float
     max_grad_norm: float
@@ -110,6 +112,8 @@ def make_trainer(
         args=make_arguments(options, scratch),
         train_dataset=rows,
         processing_class=read_tokenizer(text),
+        # TRL's own pads; one for packs it has for FlashAttention's package alone.
+        data_collator=collate_packs if options.pack_tokens else None,
     )
     trainer.remove_callback(PrinterCallback)
     for name, parameter in model.named_parameters():
@@ -154,20 +158,24 @@ def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
     """
     make_repeatable(options.cpu_threads)
     silence_libraries()
-    train = read_split(inputs["dataset"] / "train.arrow")
     held_out = read_split(inputs["dataset"] / "held_out.arrow", limit=options.eval_rows)
     model = make_adapted(read_base(inputs["text"], options.method), options)
     progress = Progress()
-    with tempfile.TemporaryDirectory() as scratch:
+    # Below `out`: the usual place for what is temporary may be memory.
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
+        rows = train = read_split(inputs["dataset"] / "train.arrow", scratch=Path(scratch))
+        if options.pack_tokens:
+            rows = pack_rows(train, options.pack_tokens, scratch=Path(scratch))
         trainer = make_trainer(
-            model, train, text=inputs["text"], options=options, scratch=Path(scratch)
+            model, rows, text=inputs["text"], options=options, scratch=Path(scratch)
         )
         trainer.add_callback(progress)
         judge = partial(
             read_loss, rows=held_out, collate=trainer.data_collator, batch_size=options.batch_size
         )
         before = judge(model)
-        with step(f"train on {len(train)} rows"):
+        packed = f", {len(rows)} packs" if options.pack_tokens else ""
+        with step(f"train on {len(train)} rows{packed}"):
             trainer.train()
         after = judge(model)
     say(f"  loss on {len(held_out)} held-out rows: {before:.4f} before, {after:.4f} after")

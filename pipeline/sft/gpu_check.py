@@ -32,6 +32,7 @@ _OPTIONS = Options(
     weight_decay=0.0,
     batch_size=2,
     gradient_accumulation=1,
+    pack_tokens=0,
     max_steps=1,
     epochs=1.0,
     max_grad_norm=1.0,

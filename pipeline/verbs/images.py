@@ -10,7 +10,7 @@ from pipeline.engine.image_check import check
 from pipeline.engine.image_registry import Registry
 from pipeline.errors import UsageError
 from pipeline.plan import list_images
-from pipeline.recipe import read_recipe
+from pipeline.recipe.recipe import read_recipe
 from pipeline.report.table import format_bytes, format_table
 
 

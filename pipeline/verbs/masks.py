@@ -1,4 +1,4 @@
-"""`masks`: one training row with its supervised tokens marked."""
+"""`masks`: one row with its supervised tokens marked."""
 
 import argparse
 
@@ -7,16 +7,19 @@ from pipeline.project import open_project
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show one training row with its supervised tokens marked."""
+    """Show one row with its supervised tokens marked."""
     project = open_project(arguments)
     image = project.recipe.train.image
     with using(project.store, [step.directory for step in project.make_steps(["dataset"])]):
         sealed = project.build(["dataset"])
         project.engine.prepare([image])
-        directories = [sealed[name].path for name in ("dataset", "text")]
-        argv = ["bin/python", "-m", "pipeline.sft.masks", *map(str, directories), arguments.row]
+        directories = [sealed[name].path for name in ("dataset", "text", "rows")]
+        dataset, text, rows = map(str, directories)
+        argv = ["bin/python", "-m", "pipeline.data.masks", dataset, text, arguments.row, rows]
         return project.engine.interact(image, argv, inputs=directories)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("row", nargs="?", default="0", help="number, from 0, or id of a row")
+    parser.add_argument(
+        "row", nargs="?", default="0", help="id of a row, or number of a training row, from 0"
+    )

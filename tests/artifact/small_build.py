@@ -1,6 +1,6 @@
 """A build of two small artifacts whose stages need the standard library alone, for tests.
 
-The stages are real (`demo.rows`, `sft.rows`) and run in real processes; their image is this very
+The stages are real (`demo.rows`, `data.rows`) and run in real processes; their image is this very
 Python. `python -m tests.artifact.small_build STORE` builds them; with `--kill-at POINT` it kills
 itself with SIGKILL when sealing reaches that point; `--wide ROWS` builds four independent artifacts
 of that many rows instead, and `--jobs N` builds side by side.
@@ -27,6 +27,7 @@ from pipeline.artifact.key import REPOSITORY
 from pipeline.artifact.rule import Rule
 from pipeline.artifact.steps import Step, make_steps
 from pipeline.artifact.store import Artifact, Store, open_store
+from pipeline.data.source import File, Source, write_source
 from pipeline.demo.rows import Options, run
 from pipeline.engine.stage import run_stage
 from pipeline.errors import INTERRUPTED, TristillError
@@ -78,6 +79,10 @@ def _read_digest(seed: int) -> str:
         return hash_file(Path(out, "train.jsonl"))
 
 
+def _write_source(seed: int, file: str) -> str:
+    return write_source(Source(files=(File(name=file, sha256=_read_digest(seed)),)))
+
+
 def make_rules(*, seed: int = 1, file: str = "train.jsonl", held_out: int = 5) -> tuple[Rule, ...]:
     """Return two rules: `rows` is split off what `base` makes."""
     made = Rule(
@@ -90,15 +95,18 @@ def make_rules(*, seed: int = 1, file: str = "train.jsonl", held_out: int = 5) -
     split = Rule(
         name="rows",
         image="train",
-        stage="sft.rows",
+        stage="data.rows",
         options={
-            "sha256": _read_digest(seed),
-            "columns": ("problem", "thinking", "solution"),
+            "sources": (_write_source(seed, file),),
             "held_out": held_out,
             "seed": 1,
+            "max_characters": 0,
+            "require_thinking": False,
+            "near_duplicates": 0.0,
+            "contamination_words": 0,
+            "conversation_extension": 1,
         },
-        inputs={"source": "base"},
-        locations={"file": file},
+        inputs={"source-1": "base"},
     )
     return made, split
 

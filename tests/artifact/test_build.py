@@ -100,7 +100,7 @@ def test_an_input_of_the_users_that_is_gone_is_said_before_the_first_stage(store
         stage=split.stage,
         options=split.options,
         inputs={"more": "base"},
-        source=store.root / "absent",
+        sources={"source-1": store.root / "absent"},
     )
     with pytest.raises(UsageError, match="is not there"):
         build_small(store, [made, lost])

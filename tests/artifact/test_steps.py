@@ -30,7 +30,7 @@ def test_reasons_name_the_recipes_fields(store: Store) -> None:
     assert explain(make_rules(held_out=6)) == ["changed: options.held_out"]
     base, rows = explain(make_rules(seed=2))
     assert base == "changed: demo.seed"
-    assert rows == "changed: options.sha256"
+    assert rows == "changed: options.sources"
 
 
 def test_changes_are_against_this_recipes_last_build(store: Store) -> None:

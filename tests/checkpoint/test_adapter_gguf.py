@@ -85,13 +85,15 @@ def write_exact_adapter(folder: Path, base: Path, config: dict[str, Any]) -> Non
 
 def write_gguf(out: Path, **inputs: Path) -> Path:
     out.mkdir()
-    gguf.run(inputs, gguf.Options(type="F32", model_name=NAME, tensor_types=()), out)
+    gguf.run(
+        inputs, gguf.Options(type="F32", model_name=NAME, tensor_types=(), chat_template=""), out
+    )
     return out / gguf.GGUF
 
 
 def write_adapter_gguf(out: Path, **inputs: Path) -> Path:
     out.mkdir()
-    adapter_gguf.run(inputs, adapter_gguf.Options(model_name=NAME), out)
+    adapter_gguf.run(inputs, adapter_gguf.Options(model_name=NAME, chat_template=""), out)
     return out / ADAPTER_GGUF
 
 

@@ -33,14 +33,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("gguf")
     write_base(root / "base")
     (root / "text").mkdir()
-    text.run({"base": root / "base"}, text.Options(cpu_threads=1), root / "text")
+    text.run({"base": root / "base"}, text.Options(chat_template="", cpu_threads=1), root / "text")
     run(root / "base", root / "gguf")
     return root
 
 
 def run(base: Path, out: Path, file_type: str = "BF16") -> Path:
     out.mkdir()
-    options = gguf.Options(type=file_type, model_name=NAME, tensor_types=())
+    options = gguf.Options(type=file_type, model_name=NAME, tensor_types=(), chat_template="")
     gguf.run({"base": base}, options, out)
     return out / gguf.GGUF
 

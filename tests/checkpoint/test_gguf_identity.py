@@ -34,7 +34,9 @@ def root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def stream(root: Path, out: Path, file_type: str, *tensor_types: str) -> Path:
     out.mkdir()
-    options = gguf.Options(type=file_type, model_name=NAME, tensor_types=tensor_types)
+    options = gguf.Options(
+        type=file_type, model_name=NAME, tensor_types=tensor_types, chat_template=""
+    )
     gguf.run({"base": root / "base", "adapter": root / "adapter"}, options, out)
     return out / gguf.GGUF
 
@@ -70,7 +72,7 @@ def test_without_an_adapter(root: Path, tmp_path: Path) -> None:
     classic_chain.convert(tmp_path / "model", tmp_path / "BF16.gguf", "BF16", NAME)
     classic_chain.quantize(tmp_path / "BF16.gguf", tmp_path / "expected.gguf", "Q4_K_M")
     (tmp_path / "out").mkdir()
-    options = gguf.Options(type="Q4_K_M", model_name=NAME, tensor_types=())
+    options = gguf.Options(type="Q4_K_M", model_name=NAME, tensor_types=(), chat_template="")
     gguf.run({"base": root / "base"}, options, tmp_path / "out")
     assert filecmp.cmp(tmp_path / "expected.gguf", tmp_path / "out" / gguf.GGUF, shallow=False)
 
@@ -82,7 +84,7 @@ def test_more_than_ten_layers_keep_their_order(tmp_path: Path) -> None:
     classic_chain.quantize(tmp_path / "BF16.gguf", tmp_path / "expected.gguf", "Q4_K_M")
     for file_type, expected in [("BF16", "BF16.gguf"), ("Q4_K_M", "expected.gguf")]:
         (tmp_path / file_type).mkdir()
-        options = gguf.Options(type=file_type, model_name=NAME, tensor_types=())
+        options = gguf.Options(type=file_type, model_name=NAME, tensor_types=(), chat_template="")
         gguf.run({"base": tmp_path / "model"}, options, tmp_path / file_type)
         found = tmp_path / file_type / gguf.GGUF
         assert filecmp.cmp(tmp_path / expected, found, shallow=False)

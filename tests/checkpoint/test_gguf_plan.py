@@ -40,7 +40,7 @@ def test_the_file_is_as_large_as_planned(tmp_path: Path, family: str) -> None:
     shape = parse_shape(config, on="config.json")
     for file_type, asked in [("Q4_K_M", ()), ("Q3_K_L", ("attn_q=Q8_0",)), ("F16", ())]:
         (tmp_path / file_type).mkdir()
-        options = gguf.Options(type=file_type, model_name="x", tensor_types=asked)
+        options = gguf.Options(type=file_type, model_name="x", tensor_types=asked, chat_template="")
         gguf.run({"base": tmp_path / "base"}, options, tmp_path / file_type)
         reader = import_gguf().GGUFReader(tmp_path / file_type / gguf.GGUF)
         found = {each.name: tuple(reversed(each.shape.tolist())) for each in reader.tensors}

@@ -6,8 +6,8 @@ since the smallest types take ggml a minute for a model of eight.
 """
 
 import filecmp
-import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,27 @@ from pipeline.checkpoint.imatrix_file import IMATRIX, Imatrix, read_imatrix
 from pipeline.checkpoint.llama_source import import_gguf, read_shapes
 from pipeline.checkpoint.text_config import read_config
 from pipeline.checkpoint.text_tensors import FAMILIES
+from pipeline.data.rendering import Renderer
+from pipeline.data.row import Message, Row, write_row
+from pipeline.data.style import Style
 from pipeline.decoder_shape import parse_shape
 from pipeline.errors import StageError
 from pipeline.gguf_size import sum_tensor_bytes
 from pipeline.gguf_types import CONVERTED, FILE_TYPES, NEED_IMATRIX, Decoder, choose_types
-from pipeline.sft.chat import make_messages, read_tokenizer, render, tokenize
-from pipeline.sft.trace import make_assistant_text
 from tests.checkpoint import classic_chain
 from tests.checkpoint.tiny_families import write_adapter, write_family
 
 pytestmark = pytest.mark.convert
 
 NAME = "Tiny 7B"
-_OPTIONS = imatrix.Options(calibration=30, cpu_threads=2)
+_OPTIONS = imatrix.Options(
+    calibration=30,
+    chat_template="",
+    sequence_length=2048,
+    too_long="drop",
+    thinking="text",
+    cpu_threads=2,
+)
 _QUANTIZED = tuple(each for each in FILE_TYPES if each not in CONVERTED)
 _LAYERS = {"ministral3": 8, "mistral": 8, "qwen3": 2, "llama": 2, "gemma3_text": 2}
 _SLOW = ("IQ3_XS", "IQ2_M", "IQ2_S", "IQ1_M", "IQ1_S")
@@ -46,15 +54,20 @@ _CASES = (
 def write_rows(folder: Path, count: int) -> None:
     folder.mkdir()
     rows = [
-        {
-            "id": f"{number:08d}",
-            "problem": f"What is {number * 37} + {number * 91}?",
-            "thinking": f"{number * 37} and {number * 91} in columns\n" * 3,
-            "solution": str(number * 128),
-        }
+        Row(
+            id=f"{number:08d}",
+            messages=(
+                Message(role="user", content=f"What is {number * 37} + {number * 91}?"),
+                Message(
+                    role="assistant",
+                    content=str(number * 128),
+                    thinking=f"{number * 37} and {number * 91} in columns\n" * 3,
+                ),
+            ),
+        )
         for number in range(count)
     ]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    lines = "".join(write_row(row) + "\n" for row in rows)
     (folder / "train.jsonl").write_text(lines, encoding="utf-8")
 
 
@@ -82,7 +95,9 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 
 def run_gguf(root: Path, out: Path, file_type: str, *tensor_types: str) -> Path:
     out.mkdir()
-    options = gguf.Options(type=file_type, model_name=NAME, tensor_types=tensor_types)
+    options = gguf.Options(
+        type=file_type, model_name=NAME, tensor_types=tensor_types, chat_template=""
+    )
     gguf.run({each: root / each for each in ("base", "adapter", "imatrix")}, options, out)
     return out / gguf.GGUF
 
@@ -176,21 +191,30 @@ def test_the_matrix_repeats_and_keeps_no_path(roots: Mapping[str, Path], tmp_pat
 def test_the_text_is_what_training_sees(roots: Mapping[str, Path], tmp_path: Path) -> None:
     root = roots["ministral3"]
     rows = imatrix._read_rows(root / "rows" / "train.jsonl", _OPTIONS.calibration)
-    imatrix._write_text(rows, root / "base", tmp_path)
-    tokenizer = read_tokenizer(root / "base")
-    ids = []
-    for row in rows:
-        answer = make_assistant_text(row["thinking"], row["solution"])
-        ids += render(tokenizer, make_messages(row["problem"], answer), on="row").input_ids
-    assert tokenize(tokenizer, (tmp_path / "calibration.txt").read_text()) == ids
+    imatrix._write_text(rows, root / "base", _OPTIONS, tmp_path)
+    renderer = Renderer(root / "base", Style())
+    ids = [each for row in rows for each in renderer.render(row, on="row").input_ids]
+    text = (tmp_path / "calibration.txt").read_text()
+    assert renderer.tokenizer(text, add_special_tokens=False)["input_ids"] == ids
     # As letters, the control tokens would make far more of them.
     assert read_imatrix(root / "imatrix" / IMATRIX).chunks == len(ids) // imatrix.CHUNK_TOKENS
+
+
+def test_of_a_long_text_one_piece_is_taken(roots: Mapping[str, Path], tmp_path: Path) -> None:
+    words = [f"{number} words\n" * 300 for number in range(2)]
+    rows = [Row(id=f"r{number}", text=text) for number, text in enumerate(words)]
+    options = replace(_OPTIONS, sequence_length=800)
+    imatrix._write_text(rows, roots["ministral3"] / "base", options, tmp_path)
+    first, _, second = (tmp_path / "calibration.txt").read_text()[len("<s>") :].partition("<s>")
+    assert words[0].startswith(first)
+    assert second.endswith("</s>")
+    assert words[1][1:].endswith(second.removesuffix("</s>"))
 
 
 def test_rows_are_spread_over_the_file(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows", 10)
     path = tmp_path / "rows" / "train.jsonl"
-    chosen = [int(row["id"]) for row in imatrix._read_rows(path, 4)]
+    chosen = [int(row.id) for row in imatrix._read_rows(path, 4)]
     assert chosen == [0, 2, 5, 7]
     assert len(imatrix._read_rows(path, 99)) == 10
 
@@ -198,13 +222,13 @@ def test_rows_are_spread_over_the_file(tmp_path: Path) -> None:
 def test_too_few_rows_are_refused(roots: Mapping[str, Path], tmp_path: Path) -> None:
     inputs = {each: roots["ministral3"] / each for each in ("base", "adapter", "rows")}
     with pytest.raises(StageError, match="too few for an importance matrix"):
-        imatrix.run(inputs, imatrix.Options(calibration=2, cpu_threads=2), tmp_path)
+        imatrix.run(inputs, replace(_OPTIONS, calibration=2), tmp_path)
 
 
 @pytest.mark.parametrize("file_type", NEED_IMATRIX)
 def test_a_type_that_needs_one_is_refused_without(tmp_path: Path, file_type: str) -> None:
     write_family(tmp_path / "base", "qwen3")
-    options = gguf.Options(type=file_type, model_name=NAME, tensor_types=())
+    options = gguf.Options(type=file_type, model_name=NAME, tensor_types=(), chat_template="")
     with pytest.raises(StageError, match="importance matrix"):
         gguf.run({"base": tmp_path / "base"}, options, tmp_path)
 

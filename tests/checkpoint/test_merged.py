@@ -25,7 +25,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("merged")
     write_base(root / "base")
     (root / "text").mkdir()
-    text.run({"base": root / "base"}, text.Options(cpu_threads=1), root / "text")
+    text.run({"base": root / "base"}, text.Options(chat_template="", cpu_threads=1), root / "text")
     return root / "text"
 
 

@@ -101,7 +101,7 @@ def start_log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write_gguf(root: Path, out: Path, file_type: str) -> Path:
     out.mkdir()
-    options = gguf.Options(type=file_type, model_name=NAME, tensor_types=())
+    options = gguf.Options(type=file_type, model_name=NAME, tensor_types=(), chat_template="")
     gguf.run({"base": root / "base", "adapter": root / "adapter"}, options, out)
     return out / gguf.GGUF
 
@@ -124,7 +124,7 @@ def test_the_file_is_the_classic_one(
 
 
 def test_the_text_checkpoint_is_the_published_one(root: Path, tmp_path: Path) -> None:
-    text.run({"base": root / "base"}, text.Options(cpu_threads=1), tmp_path)
+    text.run({"base": root / "base"}, text.Options(chat_template="", cpu_threads=1), tmp_path)
     assert filecmp.cmp(root / "base" / "model.safetensors", tmp_path / "model.safetensors", False)
     published = json.loads((root / "base" / "config.json").read_text())
     assert json.loads((tmp_path / "config.json").read_text()) == published
@@ -211,12 +211,16 @@ def test_what_cannot_be_taken_is_refused_before_anything_is_written(
 ) -> None:
     write_changed(root, tmp_path, change, **config)
     (tmp_path / "out").mkdir()
-    options = gguf.Options(type="Q4_K_M", model_name=NAME, tensor_types=())
+    options = gguf.Options(type="Q4_K_M", model_name=NAME, tensor_types=(), chat_template="")
     with pytest.raises(StageError) as caught:
         gguf.run({"base": tmp_path / "base"}, options, tmp_path / "out")
     assert all(word in str(caught.value) for word in words)
     with pytest.raises(StageError) as caught:
-        text.run({"base": tmp_path / "base"}, text.Options(cpu_threads=1), tmp_path / "out")
+        text.run(
+            {"base": tmp_path / "base"},
+            text.Options(chat_template="", cpu_threads=1),
+            tmp_path / "out",
+        )
     assert all(word in str(caught.value) for word in words)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -239,7 +243,7 @@ def test_an_adapter_for_a_parameter_of_experts_is_refused(root: Path, tmp_path: 
 def test_the_adapter_alone_is_no_gguf(root: Path, tmp_path: Path) -> None:
     inputs = {"base": root / "base", "adapter": root / "adapter"}
     with pytest.raises(StageError, match="cannot be a GGUF"):
-        adapter_gguf.run(inputs, adapter_gguf.Options(model_name=NAME), tmp_path)
+        adapter_gguf.run(inputs, adapter_gguf.Options(model_name=NAME, chat_template=""), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -258,9 +262,9 @@ def test_a_tensor_that_the_converter_does_not_know_is_refused_first(
     write_changed(root, tmp_path, lambda tensors: tensors | novelty)
     (tmp_path / "out").mkdir()
     inputs, words = {"base": tmp_path / "base"}, r"(?s)converter fails.*layers\.0\.novelty"
-    options = gguf.Options(type="BF16", model_name=NAME, tensor_types=())
+    options = gguf.Options(type="BF16", model_name=NAME, tensor_types=(), chat_template="")
     with pytest.raises(StageError, match=words):
         gguf.run(inputs, options, tmp_path / "out")
     with pytest.raises(StageError, match=words):
-        text.run(inputs, text.Options(cpu_threads=1), tmp_path / "out")
+        text.run(inputs, text.Options(chat_template="", cpu_threads=1), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

@@ -85,7 +85,7 @@ def converted(base: Path) -> Iterator[llama_cpp.Llama]:
     """Yield what the model is served with."""
     out = base.with_name("gguf")
     out.mkdir()
-    options = gguf.Options(type="Q4_K_M", model_name="Tiny 7B", tensor_types=())
+    options = gguf.Options(type="Q4_K_M", model_name="Tiny 7B", tensor_types=(), chat_template="")
     gguf.run({"base": base}, options, out)
     llama = llama_cpp.Llama(model_path=str(out / gguf.GGUF), vocab_only=True, verbose=False)
     yield llama

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from pipeline.checkpoint import text
 from pipeline.checkpoint.text_config import make_text_config
 from pipeline.checkpoint.text_tensors import DEFAULTS
+from pipeline.data.templates import BUILT_IN
 from pipeline.errors import StageError
 from tests.checkpoint.tiny_base import (
     MISTRAL_PREFIX,
@@ -25,7 +27,7 @@ from tests.checkpoint.tiny_families import FAMILIES, write_family
 
 pytestmark = pytest.mark.convert
 
-OPTIONS = text.Options(cpu_threads=1)
+OPTIONS = text.Options(chat_template="", cpu_threads=1)
 
 
 def build(base: Path, out: Path) -> dict[str, torch.Tensor]:
@@ -243,6 +245,16 @@ def test_a_bad_base_is_refused_before_anything_is_written(
     for word in words:
         assert word in str(error.value)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_chosen_template_needs_none_of_the_base(tmp_path: Path) -> None:
+    write_base(tmp_path / "base")
+    spoil_template(tmp_path / "base")
+    (tmp_path / "out").mkdir()
+    source = BUILT_IN["mistral-v13"]
+    options = replace(OPTIONS, chat_template=source)
+    text.run({"base": tmp_path / "base"}, options, tmp_path / "out")
+    assert (tmp_path / "out" / "chat_template.jinja").read_text(encoding="utf-8") == source
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,9 @@ def test_rows_are_the_same_bytes_twice_and_hold_their_own_problems(tmp_path: Pat
         assert first == (tmp_path / "second" / name).read_bytes()
     lines = (tmp_path / "first" / "train.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 30
-    assert list(json.loads(lines[0])) == ["id", "problem", "thinking", "solution"]
+    assert list(json.loads(lines[0])) == ["id", "messages"]
+    held_out = (tmp_path / "first" / "held_out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert list(json.loads(held_out[0])) == ["id", "messages", "problem", "solution"]
 
 
 def test_too_many_rows_are_refused(tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ from pipeline.artifact.key import REPOSITORY
 from pipeline.engine.environment import read_envs_dir
 from pipeline.engine.stage import make_stage_variables
 from pipeline.engine.venv import python_of
-from pipeline.sft.trace import make_assistant_text
 from tests.end_to_end.tiny_build import RECIPE, Build, find_processes, read_json, read_rows
 
 pytestmark = pytest.mark.train
@@ -63,8 +62,8 @@ def test_distillation_shows_and_survives_export(built: Build) -> None:
 
 def test_no_held_out_problem_is_trained_on(built: Build) -> None:
     rows = built.find("rows")
-    trained = {row["problem"] for row in read_rows(rows / "train.jsonl")}
-    assert not trained & {row["problem"] for row in read_rows(rows / "held_out.jsonl")}
+    trained = {row.problem for row in read_rows(rows / "train.jsonl")}
+    assert not trained & {row.problem for row in read_rows(rows / "held_out.jsonl")}
 
 
 def test_every_supervised_token_by_exact_ids(
@@ -72,7 +71,7 @@ def test_every_supervised_token_by_exact_ids(
 ) -> None:
     """The ids are written out by hand here: no template, no search for a marker."""
     rows = {
-        row["id"]: row
+        row.id: row
         for name in ("train", "held_out")
         for row in read_rows(built.find("rows") / f"{name}.jsonl")
     }
@@ -85,9 +84,8 @@ def test_every_supervised_token_by_exact_ids(
         with pyarrow.ipc.open_stream(built.find("dataset") / f"{name}.arrow") as stream:
             for each in stream.read_all().to_pylist():
                 row = rows[each["row_id"]]
-                prompt = [_BOS, _INST, *read_ids(row["problem"]), _END_INST]
-                answer = make_assistant_text(row["thinking"], row["solution"])
-                completion = [*read_ids(answer), _EOS]
+                prompt = [_BOS, _INST, *read_ids(row.problem), _END_INST]
+                completion = [*read_ids(row.answer), _EOS]
                 assert each["input_ids"] == prompt + completion
                 assert each["completion_mask"] == [0] * len(prompt) + [1] * len(completion)
                 seen += 1
@@ -175,7 +173,7 @@ def test_the_server_tokenizes_a_chat_into_the_training_ids(built: Build, tmp_pat
     with pyarrow.ipc.open_stream(built.find("dataset") / "held_out.arrow") as stream:
         trained = {row["row_id"]: row for row in stream.read_all().to_pylist()}
     rows = read_rows(built.find("rows") / "held_out.jsonl")[:20]
-    chats = [[{"role": "user", "content": row["problem"]}] for row in rows]
+    chats = [[{"role": "user", "content": row.problem}] for row in rows]
     told = subprocess.run(
         [
             python_of("serve", read_envs_dir()),
@@ -191,7 +189,7 @@ def test_the_server_tokenizes_a_chat_into_the_training_ids(built: Build, tmp_pat
     served = [json.loads(line) for line in told.stdout.splitlines()]
     assert len(served) == len(rows)
     for row, ids in zip(rows, served, strict=True):
-        each = trained[row["id"]]
+        each = trained[row.id]
         assert ids == each["input_ids"][: each["completion_mask"].index(1)]
 
 
@@ -219,9 +217,9 @@ def test_masks_shows_the_supervised_tokens(built: Build) -> None:
     assert told.returncode == 0
     row = read_rows(built.find("rows") / "train.jsonl")[0]
     prompt, _, answer = told.stdout.partition("[/INST]")
-    assert prompt.endswith(f"<s>[INST]{row['problem']}")
+    assert prompt.endswith(f"<s>[INST]{row.problem}")
     marked = "".join(re.findall("⟦([^⟧]*)⟧", answer)).replace("⏎", "\n")
-    assert marked == make_assistant_text(row["thinking"], row["solution"]) + "</s>"
+    assert marked == row.answer + "</s>"
     assert not re.sub("⟦[^⟧]*⟧", "", answer).strip()
 
 
@@ -266,12 +264,12 @@ def test_serve_answers_over_the_openai_api_until_interrupted(built: Build, tmp_p
     ) as serving:
         try:
             _wait_until_healthy(url, serving)
-            messages = [{"role": "user", "content": row["problem"]}]
+            messages = [{"role": "user", "content": row.problem}]
             body = {"messages": messages, "temperature": 0, "max_tokens": 48}
             answer = _ask(f"{url}/v1/chat/completions", body)["choices"][0]
         finally:
             serving.send_signal(signal.SIGINT)
     assert answer["finish_reason"] == "stop"
-    assert answer["message"]["content"] == make_assistant_text(row["thinking"], row["solution"])
+    assert answer["message"]["content"] == row.answer
     assert serving.returncode == 130
     assert not find_processes(str(port)), "the server is still running"

@@ -200,6 +200,19 @@ def test_a_rebuild_that_differs_is_told_tensor_by_tensor(copied: Build, tmp_path
     assert "a rebuild differs: merged" in told.stderr
 
 
+def test_the_page_of_the_data_set_is_made_beside_what_is_there(copied: Build) -> None:
+    before = _read_digests(copied)
+    told = copied.run("build", "dataset", "dataset-report")
+    assert told.returncode == 0, told.stderr
+    made = _read_digests(copied)
+    assert made.keys() - before.keys() == {"dataset-report"}
+    page = (copied.find("dataset-report") / "report.html").read_text(encoding="utf-8")
+    assert '"id":"train-000000"' in page
+    assert '"id":"held-out-000099"' in page
+    assert "300 of 700, spread evenly" in page
+    assert "nothing to build" in copied.run("build").stderr
+
+
 def test_intermediates_can_go_and_nothing_is_built_for_it(copied: Build) -> None:
     listed = copied.run("gc", "--intermediates").stdout
     assert "text" in listed

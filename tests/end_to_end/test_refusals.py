@@ -93,7 +93,7 @@ def test_a_checkpoint_of_the_users_is_taken_as_it_is(built: Build, tmp_path: Pat
 def test_a_row_without_an_answer_is_named(built: Build, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     good = {"problem": "What is 1 + 1?", "thinking": "one and one", "solution": "2"}
-    bad = good | {"problem": "What is 1 + 2?", "solution": ""}
+    bad = {"problem": "What is 1 + 2?", "thinking": "one and two"}
     rows.write_text(json.dumps(good) + "\n" + json.dumps(bad) + "\n")
     recipe = _write_recipe(tmp_path, rows=str(rows))
     _expect_failure(built, recipe, "rows", 5, "rows.jsonl", "2", "solution")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.artifact.key import REPOSITORY
 from pipeline.artifact.store import open_store
@@ -43,8 +43,22 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+class Sum(NamedTuple):
+    """One row of the demonstration; `answer` is written out here as it must be taught."""
+
+    id: str
+    problem: str
+    answer: str
+
+
+def read_rows(path: Path) -> list[Sum]:
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        asked, said = row["messages"]
+        answer = f"<think>\n{said['thinking']}\n</think>\n{said['content']}"
+        rows.append(Sum(row["id"], asked["content"], answer))
+    return rows
 
 
 def find_processes(word: str) -> list[str]:

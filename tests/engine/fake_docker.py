@@ -11,12 +11,13 @@ import pytest
 from pipeline.engine import container_image, docker_client
 
 _PROGRAM = """#!{python} -IS
-import json, sys
+import json, os, sys
 from pathlib import Path
 folder = Path({folder!r})
 words = sys.argv[1:]
 with (folder / "calls").open("a") as calls:
     calls.write(json.dumps(words) + "\\n")
+(folder / "variables").write_text(json.dumps(dict(os.environ)))
 answers = json.loads((folder / "answers").read_text())
 if "down" in answers:
     sys.exit(answers["down"])
@@ -65,6 +66,10 @@ class FakeDocker:
         path = self.folder / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         return [words for words in map(json.loads, lines) if words[0] == verb]
+
+    def read_variables(self) -> dict[str, str]:
+        """Return the variables of the last call."""
+        return dict(json.loads((self.folder / "variables").read_text()))
 
     def _change(self, name: str, value: object) -> None:
         path = self.folder / "answers"

@@ -15,7 +15,7 @@ from pipeline.engine.choice import make_engine
 from pipeline.engine.docker_engine import DockerEngine
 from pipeline.errors import UsageError
 from pipeline.project import RECIPES, read_project
-from pipeline.recipe import Limits
+from pipeline.recipe.recipe import Limits
 from tests.engine.fake_docker import FakeDocker, install_fake_docker
 
 _IMAGES = ("convert", "serve", "train")

@@ -49,7 +49,7 @@ def _read_run(docker: FakeDocker, image: str, tmp_path: Path) -> list[str]:
     """Return the words with which the engine starts a stage."""
     work = tmp_path / "work"
     (work / "out").mkdir(parents=True)
-    job = {"stage": "sft.rows", "inputs": {}, "options": {}, "out": str(work / "out")}
+    job = {"stage": "data.rows", "inputs": {}, "options": {}, "out": str(work / "out")}
     docker.hold(image)
     DockerEngine().run(image, job, work=work, log=work / "log")
     (words,) = docker.read_calls("run")

@@ -41,7 +41,7 @@ def work(tmp_path: Path) -> Path:
 
 def _make_job(work: Path, **inputs: Path) -> dict[str, Any]:
     return {
-        "stage": "sft.dataset",
+        "stage": "data.dataset",
         "inputs": {label: str(path) for label, path in inputs.items()},
         "options": _OPTIONS,
         "out": str(work / "out"),
@@ -96,11 +96,19 @@ def test_a_stage_may_read_its_inputs_and_write_its_output(
         *("-m", "pipeline.job", "/job.json"),
     ]
     assert json.loads((work / "job.json").read_text()) == {
-        "stage": "sft.dataset",
+        "stage": "data.dataset",
         "inputs": {"text": "/in/text", "rows": "/in/rows"},
         "options": _OPTIONS,
         "out": "/out",
     }
+
+
+def test_a_stage_that_resumes_may_write_its_work_area_too(docker: FakeDocker, work: Path) -> None:
+    area = work.parents[1] / ".work" / "k-dataset"
+    area.mkdir(parents=True)
+    _run(work, {**_make_job(work), "work": str(area)})
+    assert f"type=bind,source={area},target=/work" in _list_mounts(_read_run(docker))
+    assert json.loads((work / "job.json").read_text())["work"] == "/work"
 
 
 def test_limits_and_gpus_only_where_they_are_wanted(
@@ -115,11 +123,50 @@ def test_limits_and_gpus_only_where_they_are_wanted(
         *("--pids-limit", "99", "--memory", "1500000000", "--memory-swap", "1500000000"),
     ]
     assert "--gpus" not in words
-    for stage, sees in (("sft.dataset", False), ("sft.adapter", True)):
+    for stage, sees in (("data.dataset", False), ("sft.adapter", True)):
         job = {**_make_job(work), "stage": stage}
         DockerEngine().run("train-cuda", job, work=work, log=work / "log")
         words = docker.read_calls("run")[-1]
         assert ("--gpus" in words) == ("CUDA_VISIBLE_DEVICES" in words) == sees
+
+
+def test_a_stage_that_fetches_is_told_secrets_by_their_names_alone(
+    docker: FakeDocker, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.touch()
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("https_proxy", "http://user:secret@proxy")
+    for name in ("PIP_CERT", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    _run(work, _make_job(work))
+    assert "HF_TOKEN" not in _read_run(docker)
+    _run(work, {**_make_job(work), "network": True})
+    words = docker.read_calls("run")[-1]
+    assert "--network" not in words
+    assert {"HF_TOKEN", "HF_HUB_OFFLINE", "SSL_CERT_FILE", "https_proxy"} < set(words)
+    assert not any("secret" in word for word in words)
+    assert "secret" not in (work / "job.json").read_text()
+    assert "secret" not in (work / "log").read_text()
+    target = "/etc/ssl/certs/ca-certificates.crt"
+    assert f"type=bind,source={bundle},target={target},readonly" in words
+    told = docker.read_variables()
+    assert (told["HF_TOKEN"], told["SSL_CERT_FILE"]) == ("hf_secret", target)
+
+
+def test_a_file_of_the_users_is_mounted_by_itself_under_its_name(
+    docker: FakeDocker, work: Path, tmp_path: Path
+) -> None:
+    """Never the folder around it, which may be a home directory."""
+    home = _make_input(tmp_path, "home")
+    _run(work, _make_job(work, **{"source-1": home / "file"}))
+    assert _list_mounts(_read_run(docker))[1] == (
+        f"type=bind,source={home / 'file'},target=/in/source-1/file,readonly"
+    )
+    assert json.loads((work / "job.json").read_text())["inputs"] == {
+        "source-1": "/in/source-1/file"
+    }
 
 
 def test_a_rebuild_changes_what_its_variation_says(
@@ -333,13 +380,13 @@ def test_a_program_sees_its_inputs_under_other_names(
 ) -> None:
     docker.answer("run", out="the row\n", code=3)
     dataset, text = _make_input(tmp_path, "k-dataset"), _make_input(tmp_path, "k-text")
-    argv = ["bin/python", "-m", "pipeline.sft.masks", str(dataset), str(text), "7"]
+    argv = ["bin/python", "-m", "pipeline.data.masks", str(dataset), str(text), "7"]
     assert DockerEngine().interact("train", argv, inputs=[dataset, text]) == 3
     assert capfd.readouterr().out == "the row\n"
     words = _read_run(docker)
     assert words[words.index("--entrypoint") :] == [
         *("--entrypoint", "/opt/tristill/bin/python", "tristill-train:cpu-1"),
-        *("-m", "pipeline.sft.masks", "/in/0/k-dataset", "/in/1/k-text", "7"),
+        *("-m", "pipeline.data.masks", "/in/0/k-dataset", "/in/1/k-text", "7"),
     ]
     assert _list_mounts(words)[1:] == [
         f"type=bind,source={dataset},target=/in/0/k-dataset,readonly",

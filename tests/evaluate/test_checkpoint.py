@@ -1,19 +1,31 @@
 """Batched, left-padded greedy answers equal those of one prompt at a time."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from pipeline.data.encoding import decode, read_tokenizer
+from pipeline.data.rendering import Renderer
+from pipeline.data.style import Style
 from pipeline.errors import StageError
 from pipeline.evaluate import checkpoint
+from pipeline.evaluate.problems import Problem
 from pipeline.sft.adapter_files import read_adapter_tensors, write_adapter
-from pipeline.sft.chat import read_tokenizer
 from pipeline.sft.model import read_adapted, read_base
-from pipeline.sft.rows import Row, write_rows
-from tests.tiny_text import BOS, END_INST, INST, byte_ids, write_text_checkpoint
+from tests.data.canonical import assistant, chat, user, write_canonical
+from tests.tiny_text import (
+    BOS,
+    END_INST,
+    EOS,
+    INST,
+    byte_ids,
+    write_text_checkpoint,
+    write_tokenizer,
+)
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore::FutureWarning:transformers")]
 
@@ -31,10 +43,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     )
     model = get_peft_model(read_base(folders["text"], "lora"), config)
     write_adapter(model, read_adapter_tensors(model), folders["adapter"])
-    write_rows(
-        folders["rows"] / "held_out.jsonl",
-        [Row(f"h{n}", problem, "t", "7") for n, problem in enumerate(PROBLEMS)],
-    )
+    rows = [
+        replace(
+            chat(user(problem), assistant("7", "t"), row_id=f"h{n}"), problem=problem, solution="7"
+        )
+        for n, problem in enumerate(PROBLEMS)
+    ]
+    write_canonical(folders["rows"] / "held_out.jsonl", rows)
     return folders
 
 
@@ -56,9 +71,35 @@ def test_batches_answer_as_single_prompts(inputs: dict[str, Path], size: int) ->
     tokenizer = read_tokenizer(inputs["text"])
     prompts = [[BOS, INST, *byte_ids(problem), END_INST] for problem in PROBLEMS]
     options = checkpoint.Options(problems=5, max_tokens=6, batch_size=size, cpu_threads=1)
-    found = checkpoint.generate(model, tokenizer, prompts, options)
+    found = checkpoint.generate(model, tokenizer, prompts, options, ends={EOS})
     alone = [answer_alone(model, prompt) for prompt in prompts]
     assert found == [tokenizer.decode(ids, skip_special_tokens=True) for ids in alone]
+
+
+def test_an_answer_stops_at_whatever_ends_a_turn(inputs: dict[str, Path]) -> None:
+    """Some models have an end of turn that is not their EOS."""
+    model = read_adapted(inputs["text"], inputs["adapter"])
+    tokenizer = read_tokenizer(inputs["text"])
+    prompt = [BOS, INST, *byte_ids(PROBLEMS[0]), END_INST]
+    answer = answer_alone(model, prompt)
+    end = next(each for each in answer if each != answer[0])
+    (found,) = checkpoint.generate(model, tokenizer, [prompt], OPTIONS, ends={EOS, end})
+    assert found == tokenizer.decode(answer[: answer.index(end)], skip_special_tokens=True)
+
+
+_WITH_SYSTEM = (
+    "{{ bos_token }}{% for each in messages %}<{{ each.role }}>{{ each.content }}{% endfor %}"
+)
+
+
+def test_a_problem_is_asked_with_its_rows_system_prompt(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, _WITH_SYSTEM)
+    renderer = Renderer(tmp_path, Style())
+    bare = Problem(row_id="a", problem="1 + 1?", solution="2")
+    taught = replace(bare, system="Be brief.")
+    asked = [checkpoint.make_prompt(each, renderer) for each in (bare, taught)]
+    texts = [decode(renderer.tokenizer, ids, bare=True) for ids in asked]
+    assert texts == ["<user>1 + 1?", "<system>Be brief.<user>1 + 1?"]
 
 
 def test_padding_stands_on_the_left() -> None:
@@ -83,5 +124,5 @@ def test_scores_and_answers(inputs: dict[str, Path], tmp_path: Path) -> None:
 
 def test_nothing_was_held_out(inputs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "held_out.jsonl").write_text("")
-    with pytest.raises(StageError, match="nothing to ask"):
+    with pytest.raises(StageError, match="fewer held-out problems"):
         checkpoint.run({**inputs, "rows": tmp_path}, OPTIONS, tmp_path)

@@ -1,12 +1,15 @@
 """Held-out problems are asked through the API, kept in order, graded and written."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import StageError
 from pipeline.evaluate import served
+from pipeline.evaluate.problems import read_problems
 from tests.serve.installed_fake import install_fake_server, write_behaviour
 
 pytestmark = pytest.mark.serve
@@ -26,7 +29,7 @@ OPTIONS = served.Options(
 )
 
 
-def write_rows(folder: Path, rows: list[dict[str, str]]) -> Path:
+def write_rows(folder: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     folder.mkdir()
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "held_out.jsonl").write_text(lines)
@@ -73,6 +76,27 @@ def test_scores_and_answers(inputs: dict[str, Path], tmp_path: Path) -> None:
     assert lines[2] == {"id": "row-2", "answer": None, "correct": False, "text": "<think>\nx"}
 
 
+def test_a_problem_is_asked_with_its_rows_system_prompt(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": ROWS[0]["problem"]},
+        {"role": "assistant", "content": "1"},
+    ]
+    rows = write_rows(tmp_path / "taught", [{**ROWS[0], "messages": turns}, ROWS[1]])
+    answers = {
+        f"Be brief. | {ROWS[0]['problem']}": {"content": "1"},
+        ROWS[1]["problem"]: {"content": "2"},
+    }
+    write_behaviour(inputs["BF16"] / "model.gguf", answers=answers)
+    (tmp_path / "out").mkdir()
+    options = replace(OPTIONS, types=("BF16",), problems=2)
+    served.run({**inputs, "rows": rows}, options, tmp_path / "out")
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert scores == {"BF16": {"correct": 2, "total": 2}}
+
+
 def test_a_problem_that_the_server_refuses_is_named(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -100,11 +124,11 @@ def test_a_row_that_cannot_be_graded_is_named(tmp_path: Path, line: str, words: 
     path = tmp_path / "held_out.jsonl"
     path.write_text(json.dumps(ROWS[0]) + "\n" + line + "\n")
     with pytest.raises(StageError, match=words) as error:
-        served.read_problems(path, 2)
+        read_problems(path, 2)
     assert error.value.on == "held_out.jsonl, line 2"
 
 
 def test_too_few_rows_are_an_error(tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows", ROWS[:2])
     with pytest.raises(StageError, match="fewer held-out problems"):
-        served.read_problems(rows / "held_out.jsonl", 3)
+        read_problems(rows / "held_out.jsonl", 3)

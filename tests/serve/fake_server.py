@@ -19,7 +19,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        problem = request["messages"][0]["content"]
+        problem = " | ".join(message["content"] for message in request["messages"])
         if problem in self.behaviour.get("refused", []):
             self.reply(400, {"error": {"message": "the request exceeds the context size"}})
             return

@@ -26,8 +26,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_base(root / "base")
     for name in ("text", "gguf"):
         (root / name).mkdir()
-    text.run({"base": root / "base"}, text.Options(cpu_threads=1), root / "text")
-    options = gguf.Options(type="BF16", model_name="Tiny", tensor_types=())
+    text.run({"base": root / "base"}, text.Options(chat_template="", cpu_threads=1), root / "text")
+    options = gguf.Options(type="BF16", model_name="Tiny", tensor_types=(), chat_template="")
     gguf.run({"base": root / "text"}, options, root / "gguf")
     return root
 

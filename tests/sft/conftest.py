@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sft.rows import Row, write_rows
+from tests.data.canonical import assistant, chat, user, write_canonical
 from tests.tiny_text import write_text_checkpoint
 
 
@@ -20,16 +20,30 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("rows")
     draw = random.Random(0)
-    made = [Row(f"r{n}", f"{n}+{n}?", "+" * draw.randint(1, 9), str(n + n)) for n in range(40)]
-    write_rows(folder / "train.jsonl", made[:32])
-    write_rows(folder / "held_out.jsonl", made[32:])
+    made = [
+        chat(
+            user(f"{n}+{n}?"),
+            assistant(str(n + n), "+" * draw.randint(1, 9)),
+            row_id=f"r{n}",
+        )
+        for n in range(40)
+    ]
+    write_canonical(folder / "train.jsonl", made[:32])
+    write_canonical(folder / "held_out.jsonl", made[32:])
     return folder
 
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory, text: Path, rows: Path) -> Path:
-    from pipeline.sft import dataset as stage
+    from pipeline.data import dataset as stage
 
     out: Path = tmp_path_factory.mktemp("dataset")
-    stage.run({"text": text, "rows": rows}, stage.Options(sequence_length=64), out)
+    options = stage.Options(
+        sequence_length=64,
+        too_long="drop",
+        supervise="every",
+        thinking="text",
+    )
+    work = tmp_path_factory.mktemp("work")
+    stage.run({"text": text, "rows": rows}, options, out, work)
     return out

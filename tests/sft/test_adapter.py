@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from trl import SFTTrainer
 
 from pipeline.checkpoint.weights import open_weights
+from pipeline.data.packing import pack_rows
 from pipeline.errors import StageError
 from pipeline.sft import adapter, model
-from pipeline.sft import dataset as dataset_stage
 from pipeline.sft.arrow import read_split
 from pipeline.sft.loss import read_loss
+from tests.data.arrow_files import HandRow, write_arrow
 from tests.tiny_text import write_text_checkpoint
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore::FutureWarning:transformers")]
@@ -37,6 +38,7 @@ OPTIONS = adapter.Options(
     weight_decay=0.0,
     batch_size=4,
     gradient_accumulation=2,
+    pack_tokens=0,
     max_steps=3,
     epochs=1.0,
     max_grad_norm=1.0,
@@ -54,10 +56,13 @@ def train(text: Path, dataset: Path, out: Path, **changes: Any) -> dict[str, tor
     return tensors
 
 
-def make_trainer(text: Path, dataset: Path, scratch: Path) -> SFTTrainer:
-    adapted = adapter.make_adapted(model.read_base(text, "lora"), OPTIONS)
+def make_trainer(text: Path, dataset: Path, scratch: Path, **changes: Any) -> SFTTrainer:
+    options = dataclasses.replace(OPTIONS, **changes)
+    adapted = adapter.make_adapted(model.read_base(text, "lora"), options)
     rows = read_split(dataset / "train.arrow")
-    return adapter.make_trainer(adapted, rows, text=text, options=OPTIONS, scratch=scratch)
+    if options.pack_tokens:
+        rows = pack_rows(rows, options.pack_tokens)
+    return adapter.make_trainer(adapted, rows, text=text, options=options, scratch=scratch)
 
 
 def test_labels_of_collated_batches_are_the_mask(text: Path, dataset: Path, tmp_path: Path) -> None:
@@ -92,6 +97,33 @@ def test_the_loss_is_weighted_by_token(text: Path, dataset: Path, tmp_path: Path
         for size in (1, 2, 5)
     ]
     assert found == pytest.approx([total / count] * 3, rel=1e-5)
+
+
+def test_the_trainer_s_loss_on_packs_is_that_of_their_rows(
+    text: Path, dataset: Path, tmp_path: Path
+) -> None:
+    plain, packed = (
+        make_trainer(text, dataset, tmp_path, batch_size=32, pack_tokens=n) for n in (0, 64)
+    )
+    losses = []
+    for trainer in (plain, packed):
+        (batch,) = trainer.get_train_dataloader()
+        assert ("position_ids" in batch) == (trainer is packed)
+        with torch.no_grad():
+            losses.append(trainer.compute_loss(trainer.model, batch).item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    rows = read_split(dataset / "held_out.arrow")
+    found = [
+        read_loss(trainer.model, rows, collate=trainer.data_collator, batch_size=3)
+        for trainer in (plain, packed)
+    ]
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_packs_learn(text: Path, dataset: Path, tmp_path: Path) -> None:
+    train(text, dataset, tmp_path / "out", pack_tokens=64, batch_size=2, max_steps=6)
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["loss_after"] < metrics["loss_before"]
 
 
 def test_the_same_bytes_in_another_process(text: Path, dataset: Path, tmp_path: Path) -> None:
@@ -206,16 +238,7 @@ def test_an_adapter_that_has_not_moved(text: Path, dataset: Path, tmp_path: Path
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_no_supervised_token(dataset: Path, tmp_path: Path) -> None:
-    arrays = [pa.array(["r"]), pa.array([[1, 2]], pa.list_(pa.int32())), pa.array([[0, 0]])]
-    batch = pa.record_batch(
-        [a.cast(f.type) for a, f in zip(arrays, dataset_stage.SCHEMA, strict=True)],
-        schema=dataset_stage.SCHEMA,
-    )
-    with (
-        pa.OSFile(str(tmp_path / "train.arrow"), "wb") as sink,
-        pa.ipc.new_stream(sink, dataset_stage.SCHEMA) as writer,
-    ):
-        writer.write_batch(batch)
+def test_no_supervised_token(tmp_path: Path) -> None:
+    arrow = write_arrow(tmp_path / "train.arrow", [HandRow(row_id="r", ids=[1, 2], mask=[0, 0])])
     with pytest.raises(StageError, match="not one token is supervised"):
-        read_split(tmp_path / "train.arrow")
+        read_split(arrow)

@@ -1,0 +1,1 @@
+"""A repository of the Hugging Face hub at one commit -> its files: what alone has a network."""

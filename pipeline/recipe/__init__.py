@@ -1,0 +1,1 @@
+"""What a user asks for: recipe.toml, strictly read."""
