@@ -2,7 +2,9 @@
 PYTHON ?= python3
 RECIPE ?= recipes/demo.toml
 STORE ?= store
-PIPELINE = $(PYTHON) -m pipeline
+DRY = $(if $(filter-out 0,$(DRY_RUN)),--dry-run)
+PIPELINE = $(PYTHON) -m pipeline $(DRY)
+RUN = @$(if $(DRY),echo "would run:") $(PYTHON) -m
 JOBS ?= 1
 ENGINE ?=
 WITH_ENGINE = $(if $(ENGINE),--engine $(ENGINE))
@@ -11,7 +13,7 @@ BUILD = $(PIPELINE) build --recipe "$(RECIPE)" --store "$(STORE)" --jobs $(JOBS)
 .PHONY: help
 help: ## This menu
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  (RECIPE=$(RECIPE) STORE=$(STORE) JOBS=$(JOBS) ENGINE=docker|venv|here)"
+	@echo "  (RECIPE=$(RECIPE) STORE=$(STORE) JOBS=$(JOBS) ENGINE=docker|venv|here; DRY_RUN=1 only says what would be done)"
 
 .PHONY: demo
 demo: ## The whole build on this CPU: make, distil, quantise, serve and grade a small model
@@ -19,11 +21,11 @@ demo: ## The whole build on this CPU: make, distil, quantise, serve and grade a 
 
 .PHONY: test
 test: ## All tests
-	@$(PYTHON) -m tests
+	$(RUN) tests
 
 .PHONY: lint
 lint: ## ruff, mypy --strict and hadolint
-	@$(PYTHON) -m tests.lint
+	$(RUN) tests.lint
 
 .PHONY: doctor
 doctor: ## Is this host ready to build RECIPE? What is not, with its fix
@@ -34,8 +36,8 @@ gpu-check: ## The GPU: NF4, an optimizer step, a completion, each in its image; 
 	@$(PIPELINE) gpu-check --store "$(STORE)" $(WITH_ENGINE)
 
 .PHONY: plan
-plan: ## What a build would do: cached or to build and why, bytes, memory
-	@$(PIPELINE) plan --recipe "$(RECIPE)" --store "$(STORE)"
+plan: ## What a build would do and need: cached or to build, bytes, memory, time (GRAPH=FILE.svg PRICE=)
+	@$(PIPELINE) plan --recipe "$(RECIPE)" --store "$(STORE)" $(if $(GRAPH),--graph "$(GRAPH)") $(if $(PRICE),--price $(PRICE))
 
 .PHONY: all
 all: ## Everything that RECIPE asks for
@@ -88,12 +90,11 @@ image-check: ## Build IMAGE twice from scratch and compare every file of the two
 
 .PHONY: compose
 compose: ## Write .env for docker compose: the tags of the images, and you
-	@$(PYTHON) -m pipeline.engine.compose
+	$(RUN) pipeline.engine.compose
 
-.PHONY: locks
+.PHONY: locks reference
 locks: ## Resolve docker/*.in into hash-locked docker/*.lock
-	@$(PYTHON) -m pipeline.engine.locks
+	$(RUN) pipeline.engine.locks
 
-.PHONY: reference
-reference: ## Write recipes/reference.toml from the recipe's fields
-	@$(PYTHON) -m pipeline.recipe.reference > recipes/reference.toml
+reference: ## Write recipes/reference.toml and docs/recipe.md from the recipe's fields
+	$(RUN) pipeline.recipe.reference recipes/reference.toml docs/recipe.md

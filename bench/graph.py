@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.artifact.rule import Rule
 from pipeline.artifact.store import open_store
 from pipeline.errors import StoreError
-from pipeline.estimate import estimate
+from pipeline.estimate.estimate import estimate
 from pipeline.log import start_log
 from pipeline.project import RECIPES, Project
 from pipeline.recipe.recipe import read_recipe

@@ -21,12 +21,15 @@ from pipeline.project import RECIPES
 def _make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     """Return the parser of all verbs, or of the one that the command line begins with."""
     parser = argparse.ArgumentParser(prog="python -m pipeline", description=_DESCRIPTION)
+    parser.add_argument(_DRY_RUN, action="store_true", help="only say what VERB would do")
     shown = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name in _VERBS if not set(argv[:1]) & set(_VERBS) else argv[:1]:
+    begins = argv[argv[:1] == [_DRY_RUN] :][:1]
+    for name in begins if set(begins) & set(_VERBS) else _VERBS:
         verb = importlib.import_module(f"pipeline.verbs.{name.replace('-', '_')}")
         about = verb.run.__doc__
         of_verb = shown.add_parser(name, help=about, description=about)
         of_verb.set_defaults(run=verb.run)
+        of_verb.set_defaults(preview=verb.run if name in _READING else verb.preview)
         of_verb.add_argument("--store", type=Path, default=REPOSITORY / "store", metavar="DIR")
         if name not in ("show", "verify"):
             of_verb.add_argument(
@@ -50,7 +53,10 @@ _VERBS = (
     *("build", "plan", "show", "explain", "verify", "rebuild", "gc"),
     *("masks", "serve", "images", "doctor", "gpu-check"),
 )
+# What they do is to say something: with --dry-run they do the same.
+_READING = ("plan", "show", "explain", "doctor")
 _ENGINES = ("docker", "venv", "here")
+_DRY_RUN = "--dry-run"
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -59,12 +65,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = list(sys.argv[1:] if argv is None else argv)
     arguments = _make_parser(argv).parse_args(argv)
     start_log()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = arguments.run(arguments) or 0
+        act = arguments.preview if arguments.dry_run else arguments.run
+        code = act(arguments) or 0
         sys.stdout.flush()
         return code
     except TristillError as error:

@@ -4,16 +4,16 @@ A rule says which stage makes an artifact, in which image, from what. Everything
 artifact's bytes stands in its options; where it lies does not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pipeline.artifact.rule import Rule
 from pipeline.data.source import HUB
-from pipeline.estimate import Estimate
+from pipeline.estimate.estimate import Estimate
 from pipeline.gguf_types import CONVERTED
 from pipeline.recipe.dataset import DEMO
 from pipeline.recipe.recipe import Recipe
-from pipeline.recipe.row_sources import find_hub_splits, make_row_sources
+from pipeline.recipe.row_sources import find_hub_splits, make_absent_sources, make_row_sources
 from pipeline.recipe.template import read_template_source
 from pipeline.source_files import list_checkpoint_files
 
@@ -34,18 +34,21 @@ _THREADS = {"options.cpu_threads": "train.cpu_threads"}
 _TEMPLATE = {"options.chat_template": "dataset.template"}
 
 
-def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule, ...]:
+def make_rules(
+    recipe: Recipe, estimate: Estimate, digests: Path, *, absent: Collection[str] = ()
+) -> tuple[Rule, ...]:
     """Return the recipe's rules in an order that builds.
 
-    `digests` is the file that remembers the sha256 of the user's own files.
+    `digests` is the file that remembers the sha256 of the user's own files. Those of the artifacts
+    in `absent` are not looked at: their rules, and all that follow, have keys of no use.
     """
     threads = {"cpu_threads": recipe.train.cpu_threads}
     # The image says it.
     training = {key: value for key, value in vars(recipe.train).items() if key != "accelerator"}
     return (
         *_make_fetches(recipe),
-        _make_rows(recipe, estimate, digests),
-        _make_base(recipe, estimate, digests),
+        _make_rows(recipe, estimate, digests, is_absent="rows" in absent),
+        _make_base(recipe, estimate, digests, is_absent="base" in absent),
         Rule(
             name="text",
             image="convert",
@@ -64,7 +67,7 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
             options=training,
             fields=_name_fields("train", *training),
             inputs={"text": "text", "dataset": "dataset"},
-            estimated_bytes=4 * estimate.trainable_parameters,
+            estimated_bytes=estimate.adapter_bytes,
         ),
         Rule(
             name="merged",
@@ -82,7 +85,7 @@ def make_rules(recipe: Recipe, estimate: Estimate, digests: Path) -> tuple[Rule,
             options={"model_name": recipe.gguf.name, **_make_template(recipe)},
             fields={"options.model_name": "gguf.name", **_TEMPLATE},
             inputs={"base": "base", "adapter": "adapter"},
-            estimated_bytes=4 * estimate.trainable_parameters,
+            estimated_bytes=estimate.adapter_bytes,
         ),
         *_make_imatrix_rules(recipe, estimate),
         *(_make_gguf_rule(each, recipe, estimate) for each in recipe.gguf.types),
@@ -202,7 +205,7 @@ def _make_answers_rules(recipe: Recipe) -> list[Rule]:
     return [before_export, served] if recipe.evaluate.before_export else [served]
 
 
-def _make_base(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
+def _make_base(recipe: Recipe, estimate: Estimate, digests: Path, *, is_absent: bool) -> Rule:
     if recipe.base.source == DEMO:
         return Rule(
             name="base",
@@ -240,14 +243,14 @@ def _make_base(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
         name="base",
         image="convert",
         stage="checkpoint.base",
-        options={"files": list_checkpoint_files(source, digests)},
+        options={"files": () if is_absent else list_checkpoint_files(source, digests)},
         fields={"options.files": "base.source"},
         sources={"source": source},
         estimated_bytes=estimate.base_bytes,
     )
 
 
-def _make_rows(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
+def _make_rows(recipe: Recipe, estimate: Estimate, digests: Path, *, is_absent: bool) -> Rule:
     if recipe.dataset.source == DEMO:
         return Rule(
             name="rows",
@@ -263,7 +266,11 @@ def _make_rows(recipe: Recipe, estimate: Estimate, digests: Path) -> Rule:
             | _name_fields("dataset", "held_out"),
             estimated_bytes=estimate.rows_bytes,
         )
-    rows = make_row_sources(recipe.dataset, digests)
+    rows = (
+        make_absent_sources(recipe.dataset)
+        if is_absent
+        else make_row_sources(recipe.dataset, digests)
+    )
     fetched = {label: split.artifact for label, split in rows.fetched.items()}
     return Rule(
         name="rows",

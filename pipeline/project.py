@@ -1,10 +1,11 @@
 """A recipe and a store, opened together: what most verbs work on."""
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.artifact.engine import Engine
 from pipeline.artifact.key import REPOSITORY, make_key, make_key_documents
@@ -14,10 +15,14 @@ from pipeline.artifact.steps import Step, find_missing, find_sealed, make_steps
 from pipeline.artifact.store import Artifact, Store, open_store
 from pipeline.engine.image import IMAGES, make_environment_document
 from pipeline.errors import TristillError
-from pipeline.estimate import Estimate, estimate
+from pipeline.estimate.estimate import Estimate, estimate
 from pipeline.log import say
 from pipeline.plan import list_images, list_results, make_rules
 from pipeline.recipe.recipe import Recipe, read_recipe
+from pipeline.recipe.sources_at_hand import find_absent
+
+if TYPE_CHECKING:
+    from pipeline.estimate.outlook import Outlook
 
 RECIPES = REPOSITORY / "recipes"
 
@@ -25,13 +30,17 @@ RECIPES = REPOSITORY / "recipes"
 @dataclass(frozen=True, kw_only=True)
 class Project:
     """A recipe's rules, the store that their artifacts lie in, and the engine ("": the best that is
-    ready) that makes them."""
+    ready) that makes them.
+
+    `absent` says of artifacts whose sources are not at hand why: only a plan is made without them.
+    """
 
     recipe: Recipe
     estimate: Estimate
     rules: tuple[Rule, ...]
     store: Store
     engine_name: str = ""
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def engine(self) -> Engine:
@@ -60,6 +69,28 @@ class Project:
         """Return the name of every directory that the recipe's artifacts have in the store."""
         documents = make_key_documents(self.rules, self.make_environments())
         return {f"{make_key(document)}-{name}" for name, document in documents.items()}
+
+    def find_unkeyed(self) -> dict[str, str]:
+        """Return the artifacts whose keys cannot be known, since a source of theirs is not at hand,
+        and why."""
+        found = dict(self.absent)
+        for rule in self.rules:
+            for name in rule.inputs.values():
+                if name in found:
+                    found.setdefault(rule.name, found[name])
+        return found
+
+    def make_outlook(self, *, price: float | None = None) -> "Outlook":
+        """Return memory, time and cost of the recipe; `price` is that of one card for an hour."""
+        from pipeline.estimate.outlook import make_outlook  # a build has no need of it
+        from pipeline.estimate.rows import count_rows, read_sealed_rows
+
+        sealed = None
+        if "dataset" not in self.find_unkeyed():
+            (step,) = [each for each in self.make_steps(["dataset"]) if each.rule.name == "dataset"]
+            sealed = step.artifact and read_sealed_rows(step.artifact.path)
+        rows = sealed or count_rows(self.recipe)
+        return make_outlook(self.recipe, self.estimate, rows=rows, price=price)
 
     def find_dispensable(self, wanted: Sequence[str] = ()) -> set[str]:
         """Return the names of the directories of sealed artifacts that the recipe's results and
@@ -101,18 +132,29 @@ class Project:
         )
 
 
-def open_project(arguments: argparse.Namespace) -> Project:
+def open_project(arguments: argparse.Namespace, *, planning: bool = False) -> Project:
     """Return what `--recipe`, `--store` and, for a verb that has it, `--engine` name."""
     engine_name = vars(arguments).get("engine", "")
-    return read_project(arguments.recipe, open_store(arguments.store), engine_name=engine_name)
+    store = open_store(arguments.store)
+    return read_project(arguments.recipe, store, engine_name=engine_name, planning=planning)
 
 
-def read_project(path: Path, store: Store, *, engine_name: str = "") -> Project:
-    """Return the recipe's project in a store."""
-    recipe = read_recipe(path)
-    sizes = estimate(recipe)
-    rules = make_rules(recipe, sizes, store.root / ".digests.json")
-    return Project(recipe=recipe, estimate=sizes, rules=rules, store=store, engine_name=engine_name)
+def read_project(
+    path: Path, store: Store, *, engine_name: str = "", planning: bool = False
+) -> Project:
+    """Return the recipe's project in a store; `planning` takes it without its sources, too."""
+    recipe = read_recipe(path, planning=planning)
+    sizes = estimate(recipe, planning=planning)
+    digests = store.root / ".digests.json"
+    absent = find_absent(recipe, digests) if planning else {}
+    return Project(
+        recipe=recipe,
+        estimate=sizes,
+        rules=make_rules(recipe, sizes, digests, absent=absent),
+        store=store,
+        engine_name=engine_name,
+        absent=absent,
+    )
 
 
 def find_planned(store: Store, *, but: Path | None = None) -> set[str]:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def list_checkpoint_files(directory: Path, digests: Path) -> tuple[str, ...]:
     """
     names = _list_names(directory)
     return tuple(f"{list_file(directory / name, digests)}  {name}" for name in names)
+
+
+def list_checkpoint_paths(directory: Path) -> list[Path]:
+    """Return the checkpoint's files, those of the list above; none where there is no directory."""
+    return [directory / name for name in _list_names(directory)] if directory.is_dir() else []
 
 
 def list_row_files(directory: Path, split: str) -> tuple[str, ...]:
@@ -75,6 +81,13 @@ def are_remembered(source: Path, digests: Path) -> bool:
     paths = [source / name for name in _list_names(source)] if source.is_dir() else [source]
     known = _read_digests(digests)
     return all(_identify(path.stat()) in known for path in paths)
+
+
+def count_unhashed_bytes(paths: Iterable[Path], digests: Path) -> int:
+    """Return the bytes of the files whose digests are not in the file `digests`."""
+    known = _read_digests(digests)
+    found = [path.stat() for path in paths]
+    return sum(status.st_size for status in found if _identify(status) not in known)
 
 
 def _identify(status: os.stat_result) -> str:

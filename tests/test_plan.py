@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import estimate
 from pipeline.artifact.key import read_source
 from pipeline.artifact.steps import find_dependents
 from pipeline.artifact.store import open_store
 from pipeline.demo.shape import make_config
+from pipeline.estimate import base_config
 from pipeline.plan import list_targets
 from pipeline.project import RECIPES, read_project
 from pipeline.recipe.recipe import Recipe
@@ -25,10 +25,11 @@ def _has_field(recipe: Recipe, field: str) -> bool:
 
 def _write_hub_recipe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a recipe with a base and rows on the hub, whose sizes a copy of config.json tells."""
-    models = folder / "recipes" / "models" / "some-base"
-    models.mkdir(parents=True)
-    (models / "config.json").write_text(json.dumps(make_config(256)))
-    monkeypatch.setattr(estimate, "REPOSITORY", folder)
+    config = make_config(256)
+    config["text_config"]["max_position_embeddings"] = 32768
+    (folder / "some-base").mkdir(parents=True)
+    (folder / "some-base" / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(base_config, "MODELS", folder)
     path = folder / "hub.toml"
     pinned = f'revision = "{"0" * 40}"'
     path.write_text(
@@ -104,11 +105,11 @@ def test_the_template_is_in_the_key_of_all_that_carries_it(tmp_path: Path) -> No
     head = '[base]\nsource = "demo"\n[gguf]\ncalibration = 9\n[dataset]\nsource = "demo"\n'
     recipe.write_text(f'{head}template = "mine.jinja"\n')
     found = []
-    for source in ("{{ a }}", "{{ b }}"):
+    for source in ("a{{ messages }}", "b{{ messages }}"):
         template.write_text(source)
         rules = read_project(recipe, open_store(tmp_path / "store")).rules
         found.append({rule.name: rule.options.get("chat_template") for rule in rules})
         assert str(tmp_path) not in str([dict(rule.options) for rule in rules])
     carrying = {name for name in found[0] if found[0][name] != found[1][name]}
     assert carrying == {"text", "imatrix", "adapter-gguf", "gguf-Q4_K_M"}
-    assert found[1]["text"] == "{{ b }}"
+    assert found[1]["text"] == "b{{ messages }}"

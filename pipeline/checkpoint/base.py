@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.checkpoint.shards import INDEX, read_checkpoint
+from pipeline.checkpoint.shard_plan import INDEX
+from pipeline.checkpoint.shards import read_checkpoint
 from pipeline.errors import StageError
 from pipeline.log import say, step
 

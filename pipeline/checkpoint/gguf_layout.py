@@ -26,7 +26,7 @@ from pipeline.checkpoint.llama_source import (
 )
 from pipeline.checkpoint.other_family import is_listed
 from pipeline.checkpoint.pre_tokenizer import known_splits
-from pipeline.checkpoint.shards import SHARD_BYTES, share_out
+from pipeline.checkpoint.shard_plan import SHARD_BYTES, share_out
 from pipeline.checkpoint.weights import TextWeights, write_small_files
 from pipeline.errors import StageError
 from pipeline.gguf_types import (

@@ -6,7 +6,6 @@ checkpoint fails in a second and not after an hour. Out: the same layout with eq
 equal tensors; a slab of rows is in memory.
 """
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,11 +24,16 @@ from pipeline.checkpoint.safetensors_header import (
     read_header,
     refuse_shard,
 )
+from pipeline.checkpoint.shard_plan import (
+    INDEX,
+    SHARD_BYTES,
+    SINGLE,
+    dump_json,
+    make_index,
+    name_shards,
+    share_out,
+)
 from pipeline.errors import StageError
-
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-SHARD_BYTES = 5_000_000_000
 
 _SHARD_NAME = re.compile(r"\w[\w.+-]{0,200}\.safetensors", re.ASCII)
 _NUMBERED = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -199,30 +203,9 @@ def write_checkpoint(
     if len(shards) == 1:
         _write_shard(out / SINGLE, shards[0], read_rows)
         return
-    weight_map: dict[str, str] = {}
-    for number, part in enumerate(shards, start=1):
-        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+    for name, part in zip(name_shards(len(shards)), shards, strict=True):
         _write_shard(out / name, part, read_rows)
-        weight_map |= dict.fromkeys(part, name)
-    total_bytes = sum(_find_size(shape) for shape in shapes.values())
-    index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
-    write_json(out / INDEX, index)
-
-
-def share_out(
-    shapes: Mapping[str, tuple[int, ...]], shard_bytes: int
-) -> list[dict[str, tuple[int, ...]]]:
-    """Return the tensors of each shard, filled one after the other."""
-    shards: list[dict[str, tuple[int, ...]]] = [{}]
-    filled_bytes = 0
-    for name, shape in shapes.items():
-        size_bytes = _find_size(shape)
-        if shards[-1] and filled_bytes + size_bytes > shard_bytes:
-            shards.append({})
-            filled_bytes = 0
-        shards[-1][name] = shape
-        filled_bytes += size_bytes
-    return shards
+    write_json(out / INDEX, make_index(shards))
 
 
 def _write_shard(
@@ -246,11 +229,6 @@ def split_rows(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, rows)
 
 
-def _find_size(shape: tuple[int, ...]) -> int:
-    return prod(shape) * DTYPE_BYTES["BF16"]
-
-
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON in one canonical form: sorted, indented by two, one newline at the end."""
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_bytes(dump_json(value))

@@ -13,7 +13,7 @@ from pipeline.errors import StageError
 
 CHAT_TEMPLATE = "chat_template.jinja"
 
-_FILES = (
+FILES = (
     "added_tokens.json",
     "generation_config.json",
     "merges.txt",
@@ -37,7 +37,7 @@ def copy_tokenizer(source: Path, out: Path) -> None:
             why="neither tokenizer.json nor tokenizer.model is there",
             then="put the model's tokenizer.json beside its weights",
         )
-    for name in _FILES:
+    for name in FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
 

@@ -13,7 +13,7 @@ from pipeline.doctor.situation import Needs, Situation
 from pipeline.engine.image import CUDA, IMAGES
 from pipeline.engine.network import find_token
 from pipeline.errors import TristillError
-from pipeline.estimate import Estimate, estimate
+from pipeline.estimate.estimate import Estimate, estimate
 from pipeline.plan import list_images, list_targets, make_rules
 from pipeline.project import read_project
 from pipeline.recipe.dataset import DEMO

@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi
 
-from pipeline.checkpoint.shards import INDEX, read_checkpoint
+from pipeline.checkpoint.shard_plan import INDEX
+from pipeline.checkpoint.shards import read_checkpoint
 from pipeline.errors import StageError
 from pipeline.hub.files import Commit, explained, fetch_files, list_files, require_access
 from pipeline.log import say

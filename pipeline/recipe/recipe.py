@@ -5,6 +5,7 @@ Nothing outside a recipe may change what an artifact is.
 """
 
 import dataclasses
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +13,11 @@ from typing import Any
 
 from pipeline.data.source import HUB
 from pipeline.errors import UsageError
-from pipeline.gguf_types import FILE_TYPES, NEED_IMATRIX, parse_override
-from pipeline.recipe.dataset import (
-    DEMO,
-    Dataset,
-    find_dataset_contradictions,
-    is_raw_text,
-    resolve_sources,
-)
-from pipeline.recipe.hub import find_commit_problems
-from pipeline.recipe.parsing import did_you_mean, find_line, parse_table
+from pipeline.gguf_types import FILE_TYPES
+from pipeline.recipe.contradictions import find_contradictions
+from pipeline.recipe.dataset import DEMO, Dataset, resolve_sources
+from pipeline.recipe.parsing import Problem, did_you_mean, parse_table, sort_problems
+from pipeline.recipe.positions import find_lines
 from pipeline.recipe.setting import setting as _setting
 from pipeline.recipe.train import Train
 
@@ -133,8 +129,8 @@ TABLES: dict[str, Any] = {
 }
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Return the recipe in the file.
+def read_recipe(path: Path, *, planning: bool = False) -> Recipe:
+    """Return the recipe in the file; while `planning`, its base and its rows need not be there.
 
     Raises UsageError when the file is missing, is not TOML, or says anything that cannot be meant;
     every such error is in the one message, with its line.
@@ -143,28 +139,25 @@ def read_recipe(path: Path) -> Recipe:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
+        # As "... (at line 3, column 8)", or "(at end of document)".
+        line = re.search(r"\(at line (\d+),", str(error))
         raise UsageError(
-            "the recipe is not TOML", on=str(path), why=str(error), then="mend that line"
+            "the recipe is not TOML",
+            on=f"{path}:{line[1]}" if line else str(path),
+            why=str(error),
+            then="mend that line",
         ) from error
-    problems: list[str] = []
-    values = {
-        name: parse_table(table_type, document.get(name, {}), f"[{name}]", text, problems)
-        for name, table_type in TABLES.items()
-    }
-    for name in document:
-        if name not in TABLES:
-            line = find_line(text, "", name)
-            problems.append(f"line {line}: unknown table [{name}]{did_you_mean(name, TABLES)}")
-    if not problems:
-        problems += _find_contradictions(values, path)
+    problems: list[Problem] = []
+    tables = _parse_tables(document, problems)
+    wrong = {field for problem in problems for field in problem.fields}
+    problems += [
+        found
+        for found in find_contradictions(tables, path.parent, planning=planning)
+        if not found.fields & wrong
+    ]
     if problems:
-        raise UsageError(
-            f"the recipe has {len(problems)} error{'s' if len(problems) > 1 else ''}",
-            on=str(path),
-            why="\n        ".join(problems),
-            then="mend the recipe; recipes/reference.toml documents every field",
-        )
-    return _make_recipe(path, values)
+        raise _explain(problems, path, text)
+    return _make_recipe(path, tables)
 
 
 def _read_text(path: Path) -> str:
@@ -179,52 +172,39 @@ def _read_text(path: Path) -> str:
         ) from error
 
 
-def _make_recipe(path: Path, values: dict[str, Any]) -> Recipe:
+def _parse_tables(document: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """Return the value of each table, after adding what is wrong to `problems`."""
+    homes: dict[str, list[str]] = {}
+    for name, table_type in TABLES.items():
+        for field in dataclasses.fields(table_type):
+            homes.setdefault(field.name, []).append(name)
+    for name in document:
+        if name not in TABLES:
+            what = f": unknown table{did_you_mean(name, TABLES)}"
+            problems.append(Problem(at=(name,), what=what))
+    return {
+        name: parse_table(table_type, document.get(name, {}), (name,), problems, homes)
+        for name, table_type in TABLES.items()
+    }
+
+
+def _explain(problems: list[Problem], path: Path, text: str) -> UsageError:
+    """Return the error of all problems, in the order of their lines."""
+    lines = find_lines(text)
+    told = [problem.tell(str(path), lines) for problem in sort_problems(problems, lines)]
+    return UsageError(
+        f"the recipe has {len(problems)} error{'s' if len(problems) > 1 else ''}",
+        on=str(path),
+        why="\n        ".join(told),
+        then="mend the recipe; docs/recipe.md documents every field",
+    )
+
+
+def _make_recipe(path: Path, tables: dict[str, Any]) -> Recipe:
     """Return the recipe with its paths made absolute: they are relative to the recipe's folder."""
-    if values["base"].source != DEMO and not values["base"].source.startswith(HUB):
-        source = str((path.parent / values["base"].source).resolve())
-        values["base"] = dataclasses.replace(values["base"], source=source)
-    values["dataset"] = resolve_sources(values["dataset"], path.parent)
-    return Recipe(name=path.stem, **values)
-
-
-def _find_contradictions(values: dict[str, Any], path: Path) -> list[str]:
-    """Return what each field may say but the recipe as a whole cannot."""
-    problems = []
-    base, dataset, demo = values["base"], values["dataset"], values["demo"]
-    if demo.hidden_size % 256:
-        problems.append("[demo] hidden_size: must be a multiple of 256, or K-quants do not apply")
-    problems += _find_evaluation_problems(values["evaluate"], dataset, path.parent)
-    if values["serve"].type not in values["gguf"].types:
-        problems.append(f"[serve] type: {values['serve'].type} is not in [gguf] types")
-    problems += _find_gguf_contradictions(values["gguf"])
-    problems += find_dataset_contradictions(dataset, path.parent)
-    found = find_commit_problems(base.source, base.revision)
-    problems += [f"[base] {problem}" for problem in found]
-    is_here = base.source != DEMO and not base.source.startswith(HUB)
-    if is_here and not (path.parent / base.source).is_dir():
-        problems.append(f"[base] source: no directory {path.parent / base.source}")
-    return problems
-
-
-def _find_evaluation_problems(evaluate: Evaluate, dataset: Dataset, folder: Path) -> list[str]:
-    if evaluate.problems and is_raw_text(dataset, folder):
-        return ["[evaluate] problems: raw text asks nothing, so no answer can be graded: set it 0"]
-    if evaluate.problems > dataset.held_out:
-        return ["[evaluate] problems: more than [dataset] held_out"]
-    return []
-
-
-def _find_gguf_contradictions(gguf: Gguf) -> list[str]:
-    has_imatrix = gguf.calibration > 0
-    problems = [
-        f"[gguf] types: {each} is garbage without an importance matrix: set [gguf] calibration"
-        for each in gguf.types
-        if each in NEED_IMATRIX and not has_imatrix
-    ]
-    for each in gguf.tensor_types:
-        try:
-            parse_override(each, has_imatrix=has_imatrix)
-        except UsageError as error:
-            problems.append(f"[gguf] tensor_types: {each!r}: {error.why}")
-    return problems
+    source = tables["base"].source
+    if source != DEMO and not source.startswith(HUB):
+        absolute = str((path.parent / source).resolve())
+        tables["base"] = dataclasses.replace(tables["base"], source=absolute)
+    tables["dataset"] = resolve_sources(tables["dataset"], path.parent)
+    return Recipe(name=path.stem, **tables)

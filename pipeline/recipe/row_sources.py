@@ -62,6 +62,11 @@ def make_row_sources(dataset: Dataset, digests: Path) -> RowSources:
     )
 
 
+def make_absent_sources(dataset: Dataset) -> RowSources:
+    """Return what is known of sources that are not here: those on the hub."""
+    return RowSources(sources=(), paths={}, fetched=find_hub_splits(dataset))
+
+
 def find_hub_splits(dataset: Dataset) -> dict[str, HubSplit]:
     """Return what is read of the hub, by the source's label."""
     return {

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.data.templates import BUILT_IN, CHECKPOINT
 from pipeline.errors import UsageError
 from pipeline.recipe.parsing import did_you_mean
+from pipeline.recipe.user_turn import lacks_user_turn
 
 _NAMES = (CHECKPOINT, *BUILT_IN)
 
@@ -40,6 +41,8 @@ def read_template_source(template: str) -> str:
     try:
         source = path.read_bytes().decode("utf-8")
         why = "" if source.strip() else "it is empty"
+        if not why and lacks_user_turn(source):
+            why = "it never writes what a user says"
     except UnicodeDecodeError as error:
         why = f"it is not UTF-8: {error.reason} at byte {error.start}"
     except OSError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _SHORT_DIGITS = 12
+_LONGEST_NUMBER = 20
 
 
 def dump(document: object) -> str:
@@ -15,16 +16,23 @@ def dump(document: object) -> str:
 
 
 def format_table(headings: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
-    """Return aligned columns, numbers to the right."""
+    """Return aligned columns, numbers to the right ("-" stands for one that is not known)."""
     cells = [headings, *(tuple(str(cell) for cell in row) for row in rows)]
     right = {
         column
         for column in range(len(headings))
-        if all(row[column][:1].isdigit() and len(row[column]) < 20 for row in cells[1:])
+        if _holds_numbers([row[column] for row in cells[1:]])
     }
     heading, *lines = align(cells, right)
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
     return "\n".join([heading, "  ".join("-" * width for width in widths), *lines]) + "\n"
+
+
+def _holds_numbers(cells: Sequence[str]) -> bool:
+    known = [cell for cell in cells if cell != "-"]
+    return bool(known or not cells) and all(
+        cell[:1].isdigit() and len(cell) < _LONGEST_NUMBER for cell in known
+    )
 
 
 def align(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> list[str]:

@@ -19,6 +19,14 @@ def run(arguments: argparse.Namespace) -> None:
     sys.stdout.write(make_result_table(sealed))
 
 
+def preview(arguments: argparse.Namespace) -> None:
+    """Show the plan of what would be built."""
+    from pipeline.verbs.plan import show
+
+    project = open_project(arguments, planning=True)
+    show(project, list_targets(project.rules, arguments.artifact))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artifact", nargs="*", metavar="ARTIFACT")
     parser.add_argument(

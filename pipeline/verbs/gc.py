@@ -23,6 +23,11 @@ def run(arguments: argparse.Namespace) -> None:
     sys.stdout.write(format_garbage(garbage, now, deleted=arguments.delete))
 
 
+def preview(arguments: argparse.Namespace) -> None:
+    """List what would be removed."""
+    run(argparse.Namespace(**{**vars(arguments), "delete": False}))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delete", action="store_true", help="remove what is listed")
     parser.add_argument(

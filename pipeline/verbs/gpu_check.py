@@ -29,6 +29,13 @@ def run(arguments: argparse.Namespace) -> None:
             )
 
 
+def preview(arguments: argparse.Namespace) -> None:
+    """Show the plan of the file that a GPU would be asked to serve."""
+    from pipeline.verbs.plan import show
+
+    show(open_project(arguments, planning=True), [_GGUF])
+
+
 def _passes(project: Project, image: str) -> bool:
     """Run one image's check; say why where that cannot be."""
     try:

@@ -4,11 +4,12 @@ import argparse
 import sys
 
 from pipeline.engine import docker_client
-from pipeline.engine.container_image import NAMES, sum_wheel_bytes
+from pipeline.engine.container_image import NAMES, make_tag, sum_wheel_bytes
 from pipeline.engine.image_build import Variant, provide
 from pipeline.engine.image_check import check
 from pipeline.engine.image_registry import Registry
 from pipeline.errors import UsageError
+from pipeline.log import say
 from pipeline.plan import list_images
 from pipeline.recipe.recipe import read_recipe
 from pipeline.report.table import format_bytes, format_table
@@ -34,6 +35,12 @@ def run(arguments: argparse.Namespace) -> None:
         )
     for variant in variants:
         _act(arguments.what, variant, registry)
+
+
+def preview(arguments: argparse.Namespace) -> None:
+    """List the images that would be dealt with; Docker is not asked."""
+    for name in arguments.image or list_images(read_recipe(arguments.recipe, planning=True)):
+        say(f"{arguments.what}: {make_tag(name)}")
 
 
 def _act(what: str, variant: Variant, registry: Registry | None) -> None:

@@ -19,6 +19,13 @@ def run(arguments: argparse.Namespace) -> int:
         return project.engine.interact(image, argv, inputs=directories)
 
 
+def preview(arguments: argparse.Namespace) -> None:
+    """Show the plan of the data set that a row would be shown of."""
+    from pipeline.verbs.plan import show
+
+    show(open_project(arguments, planning=True), ["dataset"])
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "row", nargs="?", default="0", help="id of a row, or number of a training row, from 0"

@@ -56,5 +56,14 @@ def _describe(different: list[Difference], engine: Engine) -> DifferenceError:
     )
 
 
+def preview(arguments: argparse.Namespace) -> None:
+    """Show the plan of the artifacts that would be made again; what is not sealed cannot be."""
+    from pipeline.verbs.plan import show
+
+    project = open_project(arguments, planning=True)
+    show(project, list_targets(project.rules, arguments.artifact))
+    say("what is cached would be made again, elsewhere, and compared")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artifact", nargs="*", metavar="ARTIFACT")

@@ -39,5 +39,15 @@ def run(arguments: argparse.Namespace) -> int:
         )
 
 
+def preview(arguments: argparse.Namespace) -> None:
+    """Show the plan of the file that would be served."""
+    from pipeline.verbs.plan import show
+
+    project = open_project(arguments, planning=True)
+    settings = project.recipe.serve
+    show(project, [f"gguf-{settings.type}"])
+    say(f"gguf-{settings.type} would be served on http://127.0.0.1:{settings.port}")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The recipe says it all."""

@@ -36,6 +36,16 @@ def run(arguments: argparse.Namespace) -> None:
         raise error
 
 
+def preview(arguments: argparse.Namespace) -> None:
+    """Say how much would be hashed; nothing is moved to quarantine."""
+    found, unreadable = open_store(arguments.store).read_all()
+    artifacts = [each for each in found if _is_named(each.path.name, arguments.artifact)]
+    size_bytes = sum(each.manifest.size_bytes for each in artifacts)
+    say(f"{len(artifacts)} artifacts, {size_bytes:,} bytes, would be hashed")
+    for each in unreadable:
+        say(f"without a manifest that can be read: {each.artifact}")
+
+
 def _set_aside(store: Store, damage: Sequence[Damage]) -> StoreError:
     """Move what is damaged to quarantine; return the error that says so."""
     why = "; ".join(f"{each.artifact}/{each.path}: {each.what}" for each in damage)

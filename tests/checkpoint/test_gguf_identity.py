@@ -11,6 +11,7 @@ import pytest
 from pipeline.checkpoint import gguf, merged
 from pipeline.gguf_types import CONVERTED, FILE_TYPES, NEED_IMATRIX
 from tests.checkpoint import classic_chain
+from tests.checkpoint.planned_size import plan_gguf
 from tests.checkpoint.tiny_families import FAMILIES, write_adapter, write_family
 
 pytestmark = pytest.mark.convert
@@ -56,6 +57,8 @@ def test_the_streamed_file_is_the_classic_one(root: Path, tmp_path: Path, file_t
         classic_chain.quantize(root / "BF16.gguf", expected, file_type)
     found = stream(root, tmp_path / "out", file_type)
     assert filecmp.cmp(expected, found, shallow=False)
+    planned = plan_gguf(root / "base", file_type, name=NAME)
+    assert (planned.size_bytes, planned.is_exact) == (found.stat().st_size, True)
     assert sorted(path.name for path in found.parent.iterdir()) == [gguf.CHECKS, gguf.GGUF]
 
 
@@ -65,6 +68,8 @@ def test_overridden_types_are_those_of_the_tool(root: Path, tmp_path: Path, file
     classic_chain.quantize(root / "BF16.gguf", expected, file_type, *_TENSOR_TYPES)
     found = stream(root, tmp_path / "out", file_type, *_TENSOR_TYPES)
     assert filecmp.cmp(expected, found, shallow=False)
+    planned = plan_gguf(root / "base", file_type, name=NAME, tensor_types=_TENSOR_TYPES)
+    assert planned.size_bytes == found.stat().st_size
 
 
 def test_without_an_adapter(root: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.checkpoint.llama_source import find_file_type, import_gguf
-from pipeline.decoder_shape import Shape
-from pipeline.gguf_size import list_tensors
+from pipeline.estimate.gguf_size import list_tensors
+from pipeline.estimate.shape import Shape
 from pipeline.gguf_types import (
     BLOCKS,
     CONVERTED,

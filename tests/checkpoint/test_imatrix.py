@@ -22,11 +22,10 @@ from pipeline.checkpoint.text_tensors import FAMILIES
 from pipeline.data.rendering import Renderer
 from pipeline.data.row import Message, Row, write_row
 from pipeline.data.style import Style
-from pipeline.decoder_shape import parse_shape
 from pipeline.errors import StageError
-from pipeline.gguf_size import sum_tensor_bytes
 from pipeline.gguf_types import CONVERTED, FILE_TYPES, NEED_IMATRIX, Decoder, choose_types
 from tests.checkpoint import classic_chain
+from tests.checkpoint.planned_size import plan_gguf
 from tests.checkpoint.tiny_families import write_adapter, write_family
 
 pytestmark = pytest.mark.convert
@@ -121,9 +120,8 @@ def test_the_streamed_file_is_the_classic_one(
     quantize(roots[family], tmp_path / "expected.gguf", file_type)
     found = run_gguf(roots[family], tmp_path / "out", file_type)
     assert filecmp.cmp(tmp_path / "expected.gguf", found, shallow=False)
-    config = read_config(roots[family] / "base" / "config.json")
-    planned = sum_tensor_bytes(parse_shape(config, on="config"), file_type, has_imatrix=True)
-    assert found.stat().st_size - import_gguf().GGUFReader(found).data_offset == planned
+    planned = plan_gguf(roots[family] / "base", file_type, name=NAME, has_imatrix=True)
+    assert (planned.size_bytes, planned.is_exact) == (found.stat().st_size, True)
 
 
 @pytest.mark.parametrize("file_type", _QUANTIZED)

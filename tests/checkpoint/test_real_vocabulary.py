@@ -7,6 +7,7 @@ of the demonstration are stand-ins, since tekken.json of this form has none.
 import ctypes
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ from pipeline.checkpoint import gguf
 from pipeline.checkpoint.llama_source import import_conversion
 from pipeline.demo.tokenizer import CONTROL_TOKENS, build_tokenizer, write_tokenizer
 from pipeline.engine.environment import read_envs_dir
+from pipeline.estimate.base_config import read_config
+from pipeline.estimate.gguf_metadata import count_string, sum_entries
+from pipeline.estimate.gguf_size import measure_metadata
+from pipeline.estimate.shape import parse_shape
+from tests.checkpoint.planned_size import plan_gguf
 from tests.checkpoint.tiny_families import write_family
 from tests.tekken import Tekken, read_tekken
 
@@ -87,6 +93,8 @@ def converted(base: Path) -> Iterator[llama_cpp.Llama]:
     out.mkdir()
     options = gguf.Options(type="Q4_K_M", model_name="Tiny 7B", tensor_types=(), chat_template="")
     gguf.run({"base": base}, options, out)
+    planned = plan_gguf(base, "Q4_K_M", name="Tiny 7B")
+    assert (planned.size_bytes, planned.is_exact) == ((out / gguf.GGUF).stat().st_size, True)
     llama = llama_cpp.Llama(model_path=str(out / gguf.GGUF), vocab_only=True, verbose=False)
     yield llama
     llama.close()
@@ -127,6 +135,18 @@ def test_the_converter_knows_the_tokenizer(published: Any) -> None:
     """By its hash of the ids of a long text in many scripts: it is Mistral's own tokenizer."""
     assert len(published) == VOCABULARY_SIZE
     assert import_conversion().TextModel.get_vocab_base_pre(None, published) == "tekken"
+
+
+def test_a_plan_without_the_files_takes_them_for_these(base: Path) -> None:
+    """But for the chat template, which is any model's own."""
+    config = read_config(str(base))
+    shape = parse_shape(config.config, on=config.on)
+    alone, whole = (
+        measure_metadata(each, shape, name="x", planning=True).size_bytes
+        for each in (replace(config, directory=None), config)
+    )
+    template = (base / "chat_template.jinja").read_text()
+    assert whole - alone == sum_entries({"tokenizer.chat_template": count_string(template)})
 
 
 @pytest.mark.parametrize("text", [*PROBES.values(), *MARKS.values()], ids=[*PROBES, *MARKS])

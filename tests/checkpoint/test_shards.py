@@ -9,9 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipeline.checkpoint.shard_plan import INDEX, SINGLE
 from pipeline.checkpoint.shards import (
-    INDEX,
-    SINGLE,
     SLAB_ELEMENTS,
     read_checkpoint,
     split_rows,

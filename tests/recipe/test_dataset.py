@@ -39,12 +39,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_template_is_a_name_or_a_file(folder: Path) -> None:
-    (folder / "mine.jinja").write_text("{{ bos_token }}", encoding="utf-8")
+    source = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    (folder / "mine.jinja").write_text(source, encoding="utf-8")
     made = {}
     for template in ("checkpoint", "chatml", "mine.jinja"):
         dataset = read(folder, f'source = "one.jsonl"\ntemplate = "{template}"\n').dataset
         made[template] = read_template_source(dataset.template)
-    assert made == {"checkpoint": "", "chatml": BUILT_IN["chatml"], "mine.jinja": "{{ bos_token }}"}
+    assert made == {"checkpoint": "", "chatml": BUILT_IN["chatml"], "mine.jinja": source}
 
 
 @pytest.mark.parametrize(
@@ -54,13 +55,15 @@ def test_a_template_is_a_name_or_a_file(folder: Path) -> None:
         ("two", "no file: Is a directory"),
         ("empty.jinja", "empty.jinja: it is empty"),
         ("latin.jinja", "it is not UTF-8: unexpected end of data at byte 0"),
+        ("mute.jinja", "mute.jinja: it never writes what a user says"),
     ],
 )
 def test_a_template_that_cannot_be_read(folder: Path, template: str, why: str) -> None:
     (folder / "empty.jinja").write_text("\n")
     (folder / "latin.jinja").write_bytes(b"\xe9")
+    (folder / "mute.jinja").write_text("{{ bos_token }}")
     told = read_error(folder, f'source = "one.jsonl"\ntemplate = "{template}"\n')
-    assert "[dataset] template: " in told
+    assert "[dataset] template = " in told
     assert why in told
 
 
@@ -193,7 +196,7 @@ def test_every_field_of_a_source_reaches_the_stage() -> None:
         ('source = "one.jsonl"\nmore = ["two"]', "must be a table"),
         (
             'source = "one.jsonl"\n[[dataset.more]]\nsource = "three"',
-            "[[dataset.more]] source: no file",
+            '[[dataset.more]] source = "three": no file',
         ),
         ('source = "one.jsonl"\n[[dataset.more]]\nweigth = 2', "did you mean weight?"),
         (
@@ -203,12 +206,12 @@ def test_every_field_of_a_source_reaches_the_stage() -> None:
         ('source = "one.jsonl"\n[[dataset.more]]\nsource = "demo"', "no file"),
         ('source = "demo"\n[[dataset.more]]\nsource = "two"', "no further sources"),
         ('source = "mine.toml"', "must end in one of"),
-        ('source = "hf://a/b"', "revision: hf://a/b needs the commit"),
+        ('source = "hf://a/b"', "hf://a/b needs the commit"),
         ('source = "hf://a/b"\nrevision = "main"', "all 40 digits"),
         (f'source = "hf://a"\nrevision = "{"0" * 40}"', "not of the form hf://owner/name"),
         (f'source = "hf://datasets/a/b"\nrevision = "{"0" * 40}"', "not of the form"),
-        (f'source = "one.jsonl"\nrevision = "{"0" * 40}"', "revision: only a source on the hub"),
-        ('source = "one.jsonl"\nsubset = "main"', "subset: only a source on the hub"),
+        (f'source = "one.jsonl"\nrevision = "{"0" * 40}"', "only a source on the hub"),
+        ('source = "one.jsonl"\nsubset = "main"', "only a source on the hub"),
         (_ON_HUB.replace("0123", "4567", 1), "owner/some.set is read at two commits"),
         ('source = "."', "must end"),
     ],

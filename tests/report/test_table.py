@@ -19,6 +19,14 @@ def test_numbers_stand_right_and_words_left() -> None:
     ]
 
 
+def test_a_number_that_is_not_known_leaves_the_others_right() -> None:
+    rows = [("a", "1,234", "-"), ("b", "-", "-")]
+    assert format_table(("name", "bytes", "what"), rows).splitlines()[2:] == [
+        "a     1,234  -",
+        "b         -  -",
+    ]
+
+
 def test_a_table_without_rows_has_its_headings() -> None:
     assert format_table(("name", "bytes"), []) == "name  bytes\n----  -----\n"
 

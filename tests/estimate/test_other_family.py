@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.estimate import Estimate, estimate
+from pipeline.estimate.estimate import Estimate, estimate
 from pipeline.recipe.recipe import read_recipe
 
-REFERENCE = Path(__file__).parents[1] / "recipes" / "reference.toml"
+REFERENCE = Path(__file__).parents[2] / "recipes" / "reference.toml"
 
 _EXPERTS = {
     "model_type": "qwen3_moe",

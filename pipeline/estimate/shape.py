@@ -48,6 +48,8 @@ _NAMES = {
 }
 # With one of these, the text stage refuses a family that it does not know.
 _NOT_PLAIN = ("text_config", "vision_config", "audio_config", "quantization_config")
+# Of Gemma 3: the class default; every so many-th layer sees everything (llama.cpp's gemma3.cpp).
+_GEMMA_WINDOW, _WINDOW_PATTERN = 4096, 6
 _BLOCK = 256  # rows of quantized weights are whole numbers of it
 
 
@@ -70,6 +72,9 @@ class Shape:
     architecture: str
     norms: tuple[tuple[str, str], ...]
     frequencies: int
+    positions: int = 0
+    window: int = 0
+    window_pattern: int = 0
 
     def list_projections(self) -> dict[str, tuple[int, int]]:
         """Return (out, in) features of each projection of a layer."""
@@ -121,6 +126,9 @@ def parse_shape(config: Mapping[str, Any], *, on: str) -> Shape:
             architecture=architecture,
             norms=norms,
             frequencies=head_dim // 2 if _has_frequencies(text) else 0,
+            positions=int(text.get("max_position_embeddings") or 0),
+            window=_read_window(text, architecture),
+            window_pattern=_WINDOW_PATTERN,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
@@ -166,6 +174,14 @@ def model_shape(config: Mapping[str, Any], *, base_bytes: int, on: str) -> Shape
 def _is_tied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
     default = text.get("model_type", config.get("model_type")) in _TIED_BY_DEFAULT
     return bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", default)))
+
+
+def _read_window(text: Mapping[str, Any], architecture: str) -> int:
+    """Return what llama.cpp takes for the window: of these families only Gemma 3 has layers with
+    one there."""
+    if architecture != "gemma3" or text.get("sliding_window_pattern") == 1:
+        return 0
+    return int(text.get("sliding_window") or _GEMMA_WINDOW)
 
 
 def _has_frequencies(text: Mapping[str, Any]) -> bool:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import estimate as module
 from pipeline.demo.shape import make_config
 from pipeline.errors import UsageError
-from pipeline.estimate import Estimate, estimate
+from pipeline.estimate import base_config
+from pipeline.estimate.estimate import Estimate, estimate
 from pipeline.recipe.recipe import read_recipe
 
 
@@ -33,18 +33,20 @@ def test_rows_wait_in_a_scratch_file(tmp_path: Path) -> None:
 def test_a_base_on_the_hub_is_as_large_as_its_configuration_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(base_config, "MODELS", tmp_path)
     base = f'source = "hf://owner/some-base"\nrevision = "{"0" * 40}"'
     with pytest.raises(UsageError, match="no Hugging Face checkpoint") as caught:
         _estimate(tmp_path, 'source = "demo"', base)
-    copy = tmp_path / "recipes" / "models" / "some-base" / "config.json"
-    assert caught.value.on == str(copy)
+    copy = tmp_path / "some-base" / "config.json"
+    assert str(copy) in str(caught.value)
     copy.parent.mkdir(parents=True)
     config = make_config(256)
+    config["text_config"]["max_position_embeddings"] = 32768
     copy.write_text(json.dumps(config))
     quantized = _estimate(tmp_path, 'source = "demo"', base)
     demo = _estimate(tmp_path, 'source = "demo"\n[demo]\nhidden_size = 256')
-    assert quantized == demo
+    assert quantized.weights == demo.weights
+    assert quantized.base_bytes == quantized.weights.base_bytes
     del config["quantization_config"]
     copy.write_text(json.dumps(config))
-    assert _estimate(tmp_path, 'source = "demo"', base).base_bytes > demo.base_bytes * 1.3
+    assert _estimate(tmp_path, 'source = "demo"', base).base_bytes > quantized.base_bytes * 1.3

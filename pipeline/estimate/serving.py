@@ -1,0 +1,83 @@
+"""Shape + context -> bytes of device memory that llama.cpp's server takes.
+
+Every layer is on the device, as the recipe's server is started. The embeddings stay in host memory
+(llama.cpp looks rows up there) unless they are the output head, too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.estimate.gguf_size import GgufSize, list_tensors
+from pipeline.estimate.shape import Shape
+from pipeline.gguf_types import BLOCKS, count_row_bytes
+
+# llama.cpp's cache types (--cache-type-k, --cache-type-v)
+CACHE_TYPES = ("F16", "Q8_0", "Q4_0")
+
+_CELLS = 256  # contexts are whole numbers of it
+_BATCH = 512  # tokens that are computed at once (--ubatch-size)
+# The driver's, kernels and cuBLAS; on a CPU what the program itself takes.
+_PROCESS_BYTES = {True: 500_000_000, False: 60_000_000}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeMemory:
+    """`parts` in bytes; `cache_bytes` is the key-value cache by its type, of which F16 counts."""
+
+    parts: Mapping[str, int]
+    cache_bytes: Mapping[str, int]
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.parts.values())
+
+
+def model_serving(
+    shape: Shape,
+    gguf: GgufSize,
+    *,
+    embeddings_type: str,
+    context: int,
+    parallel: int,
+    on_gpu: bool,
+) -> ServeMemory:
+    """Return what a server takes that keeps `parallel` contexts of `context` tokens.
+
+    `embeddings_type` is that of token_embd.weight in the file.
+    """
+    cache = {
+        each: count_cache_bytes(shape, each, context=context, parallel=parallel)
+        for each in CACHE_TYPES
+        if shape.kv_heads * shape.head_dim % BLOCKS[each][0] == 0
+    }
+    rows, columns = list_tensors(shape)["token_embd.weight"]
+    is_held = shape.tied or not on_gpu
+    looked_up = 0 if is_held else rows * count_row_bytes(embeddings_type, columns)
+    # The logits of a batch, or the widest that a layer computes, in float32.
+    widest = max(shape.vocabulary, 3 * shape.ffn) + 2 * shape.hidden
+    parts = {
+        "weights": gguf.tensor_bytes - looked_up,
+        "kv_cache": cache["F16"],
+        "compute": 4 * _BATCH * widest,
+        "context" if on_gpu else "process": _PROCESS_BYTES[on_gpu],
+    }
+    return ServeMemory(parts=parts, cache_bytes=cache)
+
+
+def count_cache_bytes(shape: Shape, cache_type: str, *, context: int, parallel: int) -> int:
+    """Return the bytes of keys and values, to the byte.
+
+    Layers that see a window alone keep the window and a batch.
+    """
+    cells = _pad(context)
+    window = min(cells, _pad(shape.window + _BATCH)) if shape.window else cells
+    local = 0
+    if shape.window:
+        local = sum(1 for n in range(shape.layers) if (n + 1) % shape.window_pattern)
+    row_bytes = count_row_bytes(cache_type, shape.kv_heads * shape.head_dim)
+    tokens = (shape.layers - local) * cells + local * window
+    return 2 * row_bytes * tokens * parallel
+
+
+def _pad(tokens: int) -> int:
+    return -(-tokens // _CELLS) * _CELLS
