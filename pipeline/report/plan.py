@@ -118,6 +118,7 @@ def _describe_disk(work: Work) -> dict[str, int]:
     could_go = [step for step in work.steps if step.directory in work.dispensable]
     return {
         "needed_bytes": use.peak_bytes,
+        "end_bytes": use.total_bytes,
         "peak_with_gc_bytes": use.peak_gc_bytes,
         "end_with_gc_bytes": use.end_gc_bytes,
         "free_bytes": shutil.disk_usage(work.store).free,

@@ -25,6 +25,21 @@ def test_what_is_sealed_already_costs_nothing() -> None:
     assert sum_disk([], ["gguf"]).peak_gc_bytes == 0
 
 
+def test_scratch_files_count_while_their_stage_runs() -> None:
+    items = [
+        Item(name="rows", size_bytes=10, scratch_bytes=500, inputs=()),
+        Item(name="dataset", size_bytes=20, scratch_bytes=20, inputs=("rows",)),
+    ]
+    use = sum_disk(items, ["dataset"])
+    assert (use.total_bytes, use.peak_bytes, use.peak_gc_bytes, use.end_gc_bytes) == (
+        30,
+        510,
+        510,
+        20,
+    )
+    assert sum_disk(items[1:], ["dataset"]).peak_bytes == 40
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 100), st.sets(st.integers(0, 9))), max_size=10),
     st.sets(st.integers(0, 9)),
