@@ -52,7 +52,16 @@ dataset: BESIDE = dataset-report
 gguf-%:
 	@$(BUILD) $@
 
-train: adapter ## The LoRA adapter
+train: ## What RECIPE trains: the LoRA adapter, or with method "full" the whole checkpoint
+	@$(BUILD) trained
+
+.PHONY: join
+join: ## This host's share (HOST=1) of the training that another host builds on the same store
+	@$(PIPELINE) join --recipe "$(RECIPE)" --store "$(STORE)" $(WITH_ENGINE) "$(HOST)"
+
+.PHONY: watch
+watch: ## The training in a browser, live: loss, speed, memory, warnings (PORT=8090)
+	@$(PIPELINE) watch --recipe "$(RECIPE)" --store "$(STORE)" --port $(or $(PORT),8090)
 
 .PHONY: serve
 serve: ## An OpenAI-compatible endpoint on the recipe's GGUF

@@ -20,7 +20,7 @@ _STAGES = (
     ("train", "demo.rows"),
     ("convert", "checkpoint.text"),
     ("train", "data.dataset"),
-    ("train", "sft.adapter"),
+    ("train", "sft.training"),
     ("convert", "checkpoint.merged"),
     ("convert", "checkpoint.gguf"),
     ("serve", "evaluate.served"),

@@ -16,17 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench.script import run_script
 from bench.timing import Program, Timing, make_variables, measure
 from pipeline.artifact.key import REPOSITORY
 from pipeline.engine import venv
 from pipeline.engine.environment import read_envs_dir
 from pipeline.engine.image import IMAGES
-from pipeline.errors import TristillError
 from pipeline.estimate.base_config import find_config, find_shipped
 from pipeline.estimate.shape import Shape, parse_shape
 from pipeline.estimate.training import TrainingForm, model_training
-from pipeline.log import start_log
-from pipeline.recipe.train import PROJECTIONS
+from pipeline.sft.names import PROJECTIONS
 
 _RESULT = REPOSITORY / "bench" / "results" / "plan.md"
 _NAME = "Devstral-Small-2-24B-Instruct-2512"
@@ -165,17 +164,14 @@ def format_report(timings: dict[str, Timing], memory: Sequence[tuple[str, int, i
 
 
 def main() -> int:
-    """Measure, and write the report."""
-    start_log()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            report = format_report(time_plans(Path(folder)), compare_memory())
-    except TristillError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    sys.stdout.write(report)
-    _RESULT.write_text(report, encoding="utf-8")
-    return 0
+    """Measure, and write the report; return the exit code."""
+    return run_script(run, _RESULT)
+
+
+def run() -> str:
+    """Measure everything; return the report."""
+    with tempfile.TemporaryDirectory() as folder:
+        return format_report(time_plans(Path(folder)), compare_memory())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,12 @@ def start_log() -> None:
     _started = True
 
 
+def stop_log() -> None:
+    """Keep silent from now on: another process says the same."""
+    global _started
+    _started = False
+
+
 def say(text: str) -> None:
     """Write one line of talk."""
     if _started:

@@ -4,6 +4,7 @@ A rule says which stage makes an artifact, in which image, from what. Everything
 artifact's bytes stands in its options; where it lies does not.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from pipeline.artifact.rule import Rule
 from pipeline.data.source import HUB
 from pipeline.estimate.estimate import Estimate
 from pipeline.gguf_types import CONVERTED
+from pipeline.recipe.checkpoint import BEST, BEST_BY
 from pipeline.recipe.dataset import DEMO
 from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.row_sources import find_hub_splits, make_absent_sources, make_row_sources
 from pipeline.recipe.template import read_template_source
+from pipeline.recipe.train import RESULTS, Train
 from pipeline.source_files import list_checkpoint_files
 
 # How the rows of all sources are cleaned and split.
@@ -32,6 +35,14 @@ _RENDERING = ("sequence_length", "too_long", "thinking")
 _MASKING = (*_RENDERING, "supervise")
 _THREADS = {"options.cpu_threads": "train.cpu_threads"}
 _TEMPLATE = {"options.chat_template": "dataset.template"}
+# The image says the first, the choice of a checkpoint the second, and the rest changes no byte.
+_NO_OPTIONS = ("accelerator", "checkpoint", "report_to", "hosts", "address")
+TRAINING = "training"
+# The stage whose steps `watch` shows.
+TRAINING_STAGE = "sft.training"
+# Two of the trainer's states are kept: a trained weight and two moments of AdamW, in 32 bits.
+_STATE_BYTES = 2 * 3 * 4
+_LIKELY_CHECKPOINTS = 10
 
 
 def make_rules(
@@ -43,8 +54,6 @@ def make_rules(
     in `absent` are not looked at: their rules, and all that follow, have keys of no use.
     """
     threads = {"cpu_threads": recipe.train.cpu_threads}
-    # The image says it.
-    training = {key: value for key, value in vars(recipe.train).items() if key != "accelerator"}
     return (
         *_make_fetches(recipe),
         _make_rows(recipe, estimate, digests, is_absent="rows" in absent),
@@ -60,33 +69,8 @@ def make_rules(
         ),
         _make_dataset(recipe, estimate),
         _make_dataset_report(recipe, estimate),
-        Rule(
-            name="adapter",
-            image=recipe.train.image,
-            stage="sft.adapter",
-            options=training,
-            fields=_name_fields("train", *training),
-            inputs={"text": "text", "dataset": "dataset"},
-            estimated_bytes=estimate.adapter_bytes,
-        ),
-        Rule(
-            name="merged",
-            image="convert",
-            stage="checkpoint.merged",
-            options=threads,
-            fields=_THREADS,
-            inputs={"text": "text", "adapter": "adapter"},
-            estimated_bytes=estimate.text_bytes,
-        ),
-        Rule(
-            name="adapter-gguf",
-            image="convert",
-            stage="checkpoint.adapter_gguf",
-            options={"model_name": recipe.gguf.name, **_make_template(recipe)},
-            fields={"options.model_name": "gguf.name", **_TEMPLATE},
-            inputs={"base": "base", "adapter": "adapter"},
-            estimated_bytes=estimate.adapter_bytes,
-        ),
+        *_make_training_rules(recipe, estimate),
+        *_make_merge_rules(recipe, estimate),
         *_make_imatrix_rules(recipe, estimate),
         *(_make_gguf_rule(each, recipe, estimate) for each in recipe.gguf.types),
         *_make_answers_rules(recipe),
@@ -125,6 +109,89 @@ def _make_template(recipe: Recipe) -> dict[str, str]:
     return {"chat_template": read_template_source(recipe.dataset.template)}
 
 
+def _make_training_rules(recipe: Recipe, estimate: Estimate) -> list[Rule]:
+    """All checkpoints of one training run, and the one that is taken: another choice trains
+    nothing."""
+    training = {key: value for key, value in vars(recipe.train).items() if key not in _NO_OPTIONS}
+    if not recipe.train.patience:
+        training["best_by"] = BEST_BY[0]  # then it is of the choice alone
+    is_adapter = recipe.train.result == "adapter"
+    weights_bytes = estimate.adapter_bytes if is_adapter else estimate.text_bytes
+    checkpoints_bytes = _model_checkpoints(recipe.train) * weights_bytes
+    run = Rule(
+        name=TRAINING,
+        image=recipe.train.image,
+        stage=TRAINING_STAGE,
+        options=training,
+        fields=_name_fields("train", *training),
+        inputs={"text": "text", "dataset": "dataset"},
+        locations={
+            "report_to": ",".join(recipe.train.report_to),
+            "hosts": str(recipe.train.hosts),
+            "host": "0",
+            "address": recipe.train.address,
+        },
+        estimated_bytes=checkpoints_bytes,
+        scratch_bytes=_STATE_BYTES * estimate.trainable_parameters,
+        resumes=True,
+    )
+    is_judged = recipe.train.checkpoint == BEST
+    choice = {
+        "checkpoint": recipe.train.checkpoint,
+        "best_by": recipe.train.best_by if is_judged else BEST_BY[0],
+    }
+    chosen = Rule(
+        name=recipe.train.result,
+        image=recipe.train.image,
+        stage="sft.adapter",
+        options=choice,
+        fields=_name_fields("train", *choice),
+        inputs={"training": TRAINING},
+        estimated_bytes=weights_bytes,
+    )
+    return [run, chosen]
+
+
+def _model_checkpoints(train: Train) -> int:
+    """Return about how many checkpoints a run keeps; how many steps there are, the rows decide."""
+    if not train.max_steps:
+        return math.ceil(train.epochs) + (_LIKELY_CHECKPOINTS if train.checkpoint_steps else 0)
+    between = train.checkpoint_steps or train.max_steps
+    return 1 + math.ceil(train.max_steps / between)
+
+
+def _make_merge_rules(recipe: Recipe, estimate: Estimate) -> list[Rule]:
+    """What is made of an adapter on demand: weights that were trained whole are merged as they
+    are."""
+    merged = Rule(
+        name="merged",
+        image="convert",
+        stage="checkpoint.merged",
+        options={"cpu_threads": recipe.train.cpu_threads},
+        fields=_THREADS,
+        inputs={"text": "text", "adapter": "adapter"},
+        estimated_bytes=estimate.text_bytes,
+    )
+    adapter_gguf = Rule(
+        name="adapter-gguf",
+        image="convert",
+        stage="checkpoint.adapter_gguf",
+        options={"model_name": recipe.gguf.name, **_make_template(recipe)},
+        fields={"options.model_name": "gguf.name", **_TEMPLATE},
+        inputs={"base": "base", "adapter": "adapter"},
+        estimated_bytes=estimate.adapter_bytes,
+    )
+    return [merged, adapter_gguf] if recipe.train.result == "adapter" else []
+
+
+def _list_weights(recipe: Recipe) -> dict[str, str]:
+    """Return the inputs that the trained weights are read from: a base and its adapter, or a
+    checkpoint that was trained whole."""
+    if recipe.train.result == "adapter":
+        return {"base": "base", "adapter": "adapter"}
+    return {"base": recipe.train.result}
+
+
 def _make_imatrix_rules(recipe: Recipe, estimate: Estimate) -> list[Rule]:
     """Made only when the recipe asks for it; every quantized file then uses it."""
     rule = Rule(
@@ -141,7 +208,7 @@ def _make_imatrix_rules(recipe: Recipe, estimate: Estimate) -> list[Rule]:
         | _name_fields("dataset", *_RENDERING)
         | _TEMPLATE
         | _THREADS,
-        inputs={"base": "base", "adapter": "adapter", "rows": "rows"},
+        inputs=_list_weights(recipe) | {"rows": "rows"},
         estimated_bytes=estimate.imatrix_bytes,
     )
     return [rule] if recipe.gguf.calibration else []
@@ -167,7 +234,7 @@ def _make_gguf_rule(file_type: str, recipe: Recipe, estimate: Estimate) -> Rule:
             "options.tensor_types": "gguf.tensor_types",
             **_TEMPLATE,
         },
-        inputs={"base": "base", "adapter": "adapter"} | imatrix,
+        inputs=_list_weights(recipe) | imatrix,
         estimated_bytes=estimate.gguf_bytes[file_type],
     )
 
@@ -184,7 +251,7 @@ def _make_answers_rules(recipe: Recipe) -> list[Rule]:
         stage="evaluate.checkpoint",
         options=asked | {"batch_size": 100, "cpu_threads": recipe.train.cpu_threads},
         fields=_name_fields("evaluate", *asked) | _THREADS,
-        inputs={"text": "text", "adapter": "adapter", "rows": "rows"},
+        inputs={"text": "text", recipe.train.result: recipe.train.result, "rows": "rows"},
     )
     served = Rule(
         name="answers",
@@ -311,19 +378,20 @@ def list_images(recipe: Recipe) -> tuple[str, ...]:
 
 
 def list_targets(rules: Sequence[Rule], names: Sequence[str]) -> list[str]:
-    """Return the artifacts that a command line means: "gguf" stands for every type, and no name at
-    all for the GGUF files and the answers."""
+    """Return the artifacts that a command line means: "gguf" stands for every type, "trained" for
+    what training is for, and no name at all for the GGUF files and the answers."""
     files = [rule.name for rule in rules if rule.name.startswith("gguf-")]
     answers = [rule.name for rule in rules if rule.name.startswith("answers")]
     if not names:
         return files + answers
-    return [each for name in names for each in (files if name == "gguf" else [name])]
+    several = {"gguf": files, "trained": [each.name for each in rules if each.name in RESULTS]}
+    return [each for name in names for each in several.get(name, [name])]
 
 
 def list_results(rules: Sequence[Rule]) -> list[str]:
     """Return what a recipe is for and what nobody would want to wait for again: what no name asks
-    for, and the adapter."""
-    return ["adapter", *list_targets(rules, [])]
+    for, and what was trained with all of its checkpoints."""
+    return [TRAINING, *list_targets(rules, ["trained"]), *list_targets(rules, [])]
 
 
 def _name_fields(table: str, *options: str) -> dict[str, str]:

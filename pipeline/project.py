@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from pipeline.artifact.engine import Engine
 from pipeline.artifact.key import REPOSITORY, make_key, make_key_documents
-from pipeline.artifact.links import write_link
+from pipeline.artifact.links import write_link, write_named_link
 from pipeline.artifact.rule import Rule
 from pipeline.artifact.steps import Step, find_missing, find_sealed, make_steps
 from pipeline.artifact.store import Artifact, Store, open_store
 from pipeline.engine.image import IMAGES, make_environment_document
-from pipeline.errors import TristillError
+from pipeline.errors import HostError, TristillError
 from pipeline.estimate.estimate import Estimate, estimate
 from pipeline.log import say
-from pipeline.plan import list_images, list_results, make_rules
+from pipeline.plan import TRAINING, TRAINING_STAGE, list_images, list_results, make_rules
 from pipeline.recipe.recipe import Recipe, read_recipe
 from pipeline.recipe.sources_at_hand import find_absent
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.estimate.outlook import Outlook
 
 RECIPES = REPOSITORY / "recipes"
+TRAINING_REPORT = "report.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,11 @@ class Project:
         """Return the document of each image that a rule names."""
         images = {rule.image for rule in self.rules}
         return {name: make_environment_document(IMAGES[name]) for name in images}
+
+    def find_training_step(self) -> Step:
+        """Return the step that trains."""
+        trains = next(rule.name for rule in self.rules if rule.stage == TRAINING_STAGE)
+        return self.make_steps([trains])[-1]
 
     def list_directories(self) -> set[str]:
         """Return the name of every directory that the recipe's artifacts have in the store."""
@@ -113,8 +119,10 @@ class Project:
             )
             sealed = find_sealed(steps)
             for artifact in sealed.values():
-                write_link(self.links, artifact)
+                self._link(artifact, steps)
             return sealed
+        if TRAINING in missing:
+            require_reachable(self)
         # What builds and seals is imported when there is something to build: a build of nothing
         # would spend most of its time on it.
         from pipeline.artifact.build import build
@@ -128,7 +136,34 @@ class Project:
             self.engine,
             jobs=jobs,
             explain=lambda step: history.explain_build(step, missing),
-            on_sealed=lambda artifact: write_link(self.links, artifact),
+            on_sealed=lambda artifact: self._link(artifact, steps),
+        )
+
+    def _link(self, artifact: Artifact, steps: Sequence[Step]) -> None:
+        """Link a sealed artifact; that of the training has a report, which is made when missing."""
+        write_link(self.links, artifact)
+        (step,) = (each for each in steps if each.rule.name == artifact.name)
+        if step.rule.stage != TRAINING_STAGE:
+            return
+        report = self.store.report_path(artifact.key, artifact.name)
+        if not report.exists():
+            from pipeline.report.training_page import write_report
+
+            write_report(self.recipe.name, step, self.store)
+            say(f"{artifact.name}: the run as a page is {self.links / TRAINING_REPORT}")
+        if report.exists():
+            write_named_link(self.links, TRAINING_REPORT, report)
+
+
+def require_reachable(project: Project) -> None:
+    """Raise HostError when several hosts are to train together and this one cannot be reached."""
+    train = project.recipe.train
+    if train.hosts > 1 and project.engine.name == "docker":
+        raise HostError(
+            "a container cannot train with other hosts",
+            on=f"train.hosts = {train.hosts}, engine docker",
+            why="a stage's container has no network",
+            then="name another engine: --engine venv, or --engine here in a container of the image",
         )
 
 
@@ -161,15 +196,20 @@ def find_planned(store: Store, *, but: Path | None = None) -> set[str]:
     """Return the directories' names of every artifact that a recipe in `recipes/`, `but` one, asks
     for.
 
-    A recipe that cannot be planned here, for want of its files, say, is named and passed over: what
-    it has built keeps its links below `out/`.
+    What is made from a source that is not here, or was never hashed, is passed over: of the first,
+    what was built keeps its links below `out/`; from the second, nothing was. A recipe that cannot
+    be planned is named.
     """
     planned: set[str] = set()
     for path in sorted(RECIPES.glob("*.toml")):
         if but is not None and path.resolve() == but.resolve():
             continue
         try:
-            planned |= read_project(path, store).list_directories()
+            project = read_project(path, store, planning=True)
         except TristillError as error:
             say(f"{path.name} names nothing to keep here: {error.what} ({error.on})")
+            continue
+        unkeyed = project.find_unkeyed()
+        names = project.list_directories()
+        planned |= {name for name in names if name.partition("-")[2] not in unkeyed}
     return planned

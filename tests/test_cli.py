@@ -8,14 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifact.key import REPOSITORY
-from pipeline.artifact.manifest import Manifest
-from pipeline.artifact.rule import Digest
-from pipeline.artifact.seal import seal
-from pipeline.artifact.steps import Step
-from pipeline.artifact.store import Store, open_store
-from pipeline.artifact.workspace import make_workspace
+from pipeline.artifact.store import open_store
 from pipeline.project import read_project
-from tests.artifact.sealing import seal_small
+from tests.artifact.sealing import seal_small, seal_step
 
 
 def _run(store: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
@@ -60,7 +55,8 @@ def test_plan_of_the_demonstration(tmp_path: Path) -> None:
     for before, after in [
         ("base", "text"),
         ("rows", "dataset"),
-        ("dataset", "adapter"),
+        ("dataset", "training"),
+        ("training", "adapter"),
         ("base", "gguf-BF16"),
         ("adapter", "gguf-Q4_K_M"),
         ("gguf-Q4_K_M", "answers"),
@@ -108,7 +104,7 @@ def test_an_empty_store_is_shown_and_verified(tmp_path: Path) -> None:
 
 
 def test_explain_gives_the_document_that_the_key_hashes(tmp_path: Path) -> None:
-    explained = json.loads(_run(tmp_path, "explain", "adapter", "--json").stdout)
+    explained = json.loads(_run(tmp_path, "explain", "training", "--json").stdout)
     assert explained["document"]["options"]["rank"] == 16
     assert set(explained["document"]["inputs"]) == {"text", "dataset"}
     assert explained["changed"] == []
@@ -121,33 +117,20 @@ def test_explain_names_the_recipes_field_and_what_follows(tmp_path: Path) -> Non
     recipe.write_text(text)
     project = read_project(recipe, open_store(tmp_path / "store"))
     for step in project.make_steps(["adapter"]):
-        _seal_as(step, project.store)
+        seal_step(step, project.store)
     told = _run(tmp_path / "store", "explain", "adapter", "--recipe", str(recipe))
     assert told.stdout.endswith("nothing changed since the last build\n")
     recipe.write_text(text.replace("rank = 16", "rank = 32").replace("digits = 4", "digits = 5"))
     told = _run(tmp_path / "store", "explain", "adapter", "--recipe", str(recipe))
     assert told.returncode == 0
     after = "merged, adapter-gguf, gguf-BF16, gguf-Q8_0, gguf-Q4_K_M, answers-checkpoint, answers\n"
-    assert f"adapter: train.rank 16 -> 32; so {after}" in told.stdout
-    assert f"rows: demo.digits 4 -> 5; so dataset, dataset-report, adapter, {after}" in told.stdout
+    assert f"training: train.rank 16 -> 32; so adapter, {after}" in told.stdout
+    assert (
+        f"rows: demo.digits 4 -> 5; so dataset, dataset-report, training, adapter, {after}"
+        in told.stdout
+    )
     plan = _run(tmp_path / "store", "plan", "--recipe", str(recipe)).stdout
     assert "changed: train.rank" in plan
-
-
-def _seal_as(step: Step, store: Store) -> None:
-    """Seal a file as what the step would make."""
-    with make_workspace(store.workspaces, step.rule.name) as work:
-        (work / "out").mkdir()
-        (work / "out" / "file").write_text(step.rule.name)
-        manifest = Manifest(
-            files=(),
-            document=step.document,
-            environment=step.environment,
-            source=step.source,
-            inputs={label: Digest("0" * 64) for label in step.rule.inputs},
-            engine="venv",
-        )
-        seal(store, work / "out", key=step.key, name=step.rule.name, manifest=manifest, seconds=0)
 
 
 def test_gc_lists_first_and_removes_when_told(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pipeline.artifact.steps import find_dependents
 from pipeline.artifact.store import open_store
 from pipeline.demo.shape import make_config
 from pipeline.estimate import base_config
-from pipeline.plan import list_targets
+from pipeline.plan import list_results, list_targets
 from pipeline.project import RECIPES, read_project
 from pipeline.recipe.recipe import Recipe
 
@@ -97,6 +97,51 @@ def test_an_importance_matrix_is_an_input_where_it_is_asked_for(tmp_path: Path) 
         rules = {each.name: each for each in read_project(path, open_store(tmp_path)).rules}
         assert [name for name, rule in rules.items() if "imatrix" in rule.inputs] == asked
         assert ("imatrix" in rules) == bool(asked)
+
+
+def test_weights_that_are_trained_whole_are_the_base_of_everything_after(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    text = '[base]\nsource = "demo"\n[dataset]\nsource = "demo"\n[train]\nmethod = "full"\n'
+    path.write_text(text + "[gguf]\ncalibration = 9\n[evaluate]\nbefore_export = true\n")
+    project = read_project(path, open_store(tmp_path))
+    rules = {each.name: each for each in project.rules}
+    assert rules["gguf-Q4_K_M"].inputs == {"base": "tuned", "imatrix": "imatrix"}
+    assert rules["imatrix"].inputs == {"base": "tuned", "rows": "rows"}
+    assert rules["answers-checkpoint"].inputs["tuned"] == "tuned"
+    assert not {"adapter", "merged", "adapter-gguf"} & set(rules)
+    assert list_targets(project.rules, ["trained"]) == ["tuned"]
+    assert "tuned" in list_results(project.rules)
+
+
+def test_another_choice_of_a_checkpoint_trains_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    text = '[base]\nsource = "demo"\n[dataset]\nsource = "demo"\n[train]\n'
+    keys = []
+    for more in (
+        "",
+        'checkpoint = "best"\n',
+        'checkpoint = "step:1200"\n',
+        'checkpoint = "best"\nbest_by = "accuracy"\n',
+        'checkpoint = "best"\nbest_by = "accuracy"\npatience = 2\n',
+    ):
+        path.write_text(text + more)
+        steps = read_project(path, open_store(tmp_path / "store")).make_steps(["adapter"])
+        keys.append({step.rule.name: step.key for step in steps})
+    runs, choices = ([each[name] for each in keys] for name in ("training", "adapter"))
+    assert len(set(runs[:4])) == 1
+    assert runs[4] != runs[0]
+    assert len(set(choices)) == 5
+
+
+def test_where_the_processes_are_is_in_no_key(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    text = '[base]\nsource = "demo"\n[dataset]\nsource = "demo"\n[train]\nprocesses = 4\n'
+    keys = set()
+    for more in ("", 'hosts = 2\naddress = "10.0.0.1:29500"\n'):
+        path.write_text(text + more)
+        keys |= read_project(path, open_store(tmp_path / "store")).list_directories()
+    names = [name.partition("-")[2] for name in keys]
+    assert len(names) == len(set(names))
 
 
 def test_the_template_is_in_the_key_of_all_that_carries_it(tmp_path: Path) -> None:

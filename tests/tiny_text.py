@@ -81,14 +81,21 @@ def write_tokenizer(folder: Path, chat_template: str = CHAT_TEMPLATE) -> None:
     (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
 
 
-def write_text_checkpoint(folder: Path, *, hidden_size: int = 64, seed: int = 0) -> None:
+def write_text_checkpoint(
+    folder: Path,
+    *,
+    hidden_size: int = 64,
+    seed: int = 0,
+    vocabulary: int = len(CONTROL_TOKENS) + 256,
+    tied: bool = False,
+) -> None:
     """Write a random BF16 Ministral3 text model with its tokenizer."""
     import torch
     from transformers import Ministral3Config, Ministral3ForCausalLM
 
     torch.manual_seed(seed)
     config = Ministral3Config(
-        vocab_size=len(CONTROL_TOKENS) + 256,
+        vocab_size=vocabulary,
         hidden_size=hidden_size,
         intermediate_size=hidden_size,
         num_hidden_layers=2,
@@ -99,7 +106,7 @@ def write_text_checkpoint(folder: Path, *, hidden_size: int = 64, seed: int = 0)
         bos_token_id=BOS,
         eos_token_id=EOS,
         pad_token_id=CONTROL_TOKENS.index("<pad>"),
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         initializer_range=0.06,
         rope_parameters={
             "rope_type": "yarn",

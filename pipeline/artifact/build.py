@@ -159,8 +159,9 @@ def make_stage_error(rule: Rule, code: int, log: Path) -> StageError:
         why = f"signal {-code} ended it" + (": out of memory, it may be" if code == -9 else "")
     else:
         why = f"it ended with code {code}; the log has the trace"
+    kept = " but what it goes on from" if rule.resumes else ""
     return StageError(
-        f"the stage of {rule.name} failed; nothing was stored",
+        f"the stage of {rule.name} failed; nothing was stored{kept}",
         on=f"pipeline.{rule.stage} in image {rule.image}",
         why=why,
         then=f"mend that and run the same command again; log: {log}",

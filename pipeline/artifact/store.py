@@ -8,7 +8,8 @@ Beside the artifacts lie
     .work/        what a killed stage goes on from (work_area.py)
     .locks/       one kernel lock per key: who makes it
     .uses/        what running builds and readers need: `gc` leaves that alone (uses.py)
-    .logs/        the sidecar: a stage's talk, and when and how fast an artifact was sealed
+    .logs/        the sidecar: a stage's talk, what it reported for people, and when and how fast an
+                  artifact was sealed
     .quarantine/  what `verify` found damaged (quarantine.py)
     .rebuilt/     what `rebuild` made otherwise
 """
@@ -61,6 +62,14 @@ class Store:
 
     def log_path(self, key: Key, name: str) -> Path:
         return self.root / ".logs" / f"{key}-{name}.log"
+
+    def report_path(self, key: Key, name: str) -> Path:
+        """Return where a page about an artifact lies that says what no sealed byte may: times."""
+        return self.root / ".logs" / f"{key}-{name}.html"
+
+    def reports_path(self, key: Key, name: str) -> Path:
+        """Return the directory of what a stage has written for other tools to show."""
+        return self.root / ".logs" / f"{key}-{name}.reports"
 
     @property
     def out(self) -> Path:

@@ -3,7 +3,8 @@
 A rule that `resumes` gets it as `run(inputs, options, out, work)`: one more directory to write,
 empty at first, with whatever an earlier run of this very key has left there, however that ended;
 gone when the artifact is sealed. What is in it may save work and never decides the bytes. What a
-later run trusts is created there by `publish` alone.
+later run trusts is created there by `publish` alone. `reports/` in it is for people: that is kept,
+beside the log.
 """
 
 from pathlib import Path
@@ -13,6 +14,8 @@ from pipeline.artifact.steps import Step
 from pipeline.artifact.store import Store
 from pipeline.artifact.workspace import remove_tree
 from pipeline.log import say
+
+REPORTS = "reports"
 
 
 def open_work_area(step: Step, store: Store, *, work: Path) -> Path:
@@ -31,5 +34,14 @@ def open_work_area(step: Step, store: Store, *, work: Path) -> Path:
 
 
 def remove_work_area(step: Step, store: Store) -> None:
-    """Remove the step's work area, if there is one: its artifact is sealed."""
-    remove_tree(store.work_areas / step.directory)
+    """Remove the step's work area, if there is one: its artifact is sealed.
+
+    Its reports are moved; those that an earlier artifact of the key has left stay as they are.
+    """
+    area = store.work_areas / step.directory
+    kept = store.reports_path(step.key, step.rule.name)
+    if (area / REPORTS).is_dir() and not kept.exists():
+        kept.parent.mkdir(exist_ok=True)
+        (area / REPORTS).rename(kept)
+        say(f"{step.rule.name}: its reports are in {kept}")
+    remove_tree(area)

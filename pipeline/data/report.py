@@ -9,8 +9,6 @@ from the same data set. A long row is shown without its middle, and says so.
 An artifact of its own, which nothing is made from: another look of the page trains nothing anew.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from pipeline.data.statistics import (
 )
 from pipeline.data.view import split_pieces
 from pipeline.log import say
+from pipeline.page.document import make_policy, write_data
 
 REPORT = "report.html"
 
@@ -108,10 +107,7 @@ def make_page(
     total = sum(split.statistics.rows for split in splits)
     sample = "All rows." if len(rows) == total else f"{len(rows):,} of {total:,}, spread evenly."
     return FRAME.format(
-        policy=escape(
-            f"default-src 'none'; style-src '{_hash(STYLE)}'; script-src '{_hash(SCRIPT)}';"
-            " base-uri 'none'; form-action 'none'"
-        ),
+        policy=make_policy(style=STYLE, script=SCRIPT),
         style=STYLE,
         script=SCRIPT,
         table=_make_table(splits),
@@ -119,22 +115,8 @@ def make_page(
         examples=_make_examples(cleaning),
         sample=sample,
         options="".join(f'<option value="{escape(s.name)}">{s.title}</option>' for s in splits),
-        data=_write_data(rows),
+        data=write_data(rows),
     )
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
-
-
-def _write_data(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return JSON in which no character can end the script element that it stands in."""
-    text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    # A lone half of a surrogate pair cannot be written; a tokenizer does not make one.
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _make_table(splits: Sequence[Split]) -> str:

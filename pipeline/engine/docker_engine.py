@@ -42,6 +42,7 @@ from pipeline.engine.network import (
     make_network_variables,
 )
 from pipeline.engine.pip_settings import CA_BUNDLE
+from pipeline.engine.stage import find_grace_s
 from pipeline.errors import HostError
 from pipeline.log import say
 
@@ -111,7 +112,9 @@ class DockerEngine:
         with _labelled(job["stage"], work) as label:
             options += make_gpu_options(job["stage"] in IMAGES[image].gpu_stages)
             argv = self._make_argv(image, program, label=label, mounts=mounts, options=options)
-            return _run(argv, image, label=label, log=log, secrets=secrets)
+            return _run(
+                argv, image, label=label, log=log, grace_s=find_grace_s(job), secrets=secrets
+            )
 
     def interact(
         self,
@@ -220,7 +223,13 @@ def _is_in_background(terminal: int) -> bool:
 
 
 def _run(
-    argv: Sequence[str], image: str, *, label: Label, log: Path, secrets: Mapping[str, str]
+    argv: Sequence[str],
+    image: str,
+    *,
+    label: Label,
+    log: Path,
+    grace_s: float,
+    secrets: Mapping[str, str],
 ) -> int:
     """Run the container to its end; return the stage's code (negative: what signal ended it).
 
@@ -233,7 +242,7 @@ def _run(
         sys.stderr.write(f"{line}\n")
 
     environment = {**docker_client.make_client_environment(), **secrets}
-    code = process.run(argv, log_path=log, environment=environment, on_line=show)
+    code = process.run(argv, log_path=log, environment=environment, grace_s=grace_s, on_line=show)
     if code < 0:
         # Somebody ended the client, not the container.
         docker_client.remove_container(label.name)

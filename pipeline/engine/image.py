@@ -119,7 +119,7 @@ IMAGES = {
             locks=("torch-cuda.lock", "train.lock"),
             variables=_TORCH_VARIABLES,
             installed_bytes=7_000_000_000,
-            gpu_stages=frozenset({"evaluate.checkpoint", "sft.adapter"}),
+            gpu_stages=frozenset({"evaluate.checkpoint", "sft.training"}),
         ),
         # NVIDIA's compiler is in a build stage of its Dockerfile alone.
         Image(

@@ -18,7 +18,9 @@ from typing import IO
 from pipeline.artifact.forking import interrupts_held
 from pipeline.engine.talk import read_lines
 
-_GRACE_S = 5.0
+GRACE_S = 5.0
+# A stage with a work area may have a step to finish and gigabytes to write there.
+SAVING_GRACE_S = 600.0
 
 
 def run(
@@ -28,12 +30,14 @@ def run(
     environment: Mapping[str, str],
     cwd: Path | None = None,
     umask: int = -1,
+    grace_s: float = GRACE_S,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Run the program to its end and return its exit code (negative: the signal that ended it).
 
     Its output, standard error included, is appended to the log and given to `on_line` as it comes,
-    from another thread. KeyboardInterrupt ends the program and goes on.
+    from another thread. KeyboardInterrupt asks the program to end, kills it after `grace_s`, or at
+    once on a second KeyboardInterrupt, and goes on.
     """
     words = [str(word) for word in argv]
     log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +61,7 @@ def run(
                 reader = threading.Thread(target=_copy_lines, args=(output, log, on_line))
                 reader.start()
                 ending.callback(reader.join)
-                ending.callback(_end_group, process)
+                ending.callback(_end_group, process, grace_s)
             return process.wait()
 
 
@@ -72,7 +76,7 @@ def run_in_foreground(argv: Sequence[str | Path], *, environment: Mapping[str, s
         except KeyboardInterrupt:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
-                process.wait(_GRACE_S)
+                process.wait(GRACE_S)
             process.kill()
             raise
 
@@ -88,16 +92,23 @@ def _copy_lines(output: IO[bytes], log: IO[bytes], on_line: Callable[[str], None
         on_line(line.decode("utf-8", errors="replace"))
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def _end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
     """End the program and all that it started: asked first, killed after a grace."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    if process.poll() is not None:
+        grace_s = GRACE_S  # it is done, and what it has left has nothing to save
+    for number, within_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, GRACE_S)):
         if not _signal_group(process.pid, number):
             break
-        deadline = time.monotonic() + _GRACE_S
-        while _signal_group(process.pid, 0) and time.monotonic() < deadline:
-            process.poll()
-            time.sleep(0.02)
+        with suppress(KeyboardInterrupt):  # a second one: no grace
+            _wait_for_group(process, within_s)
     process.wait()
+
+
+def _wait_for_group(process: subprocess.Popen[bytes], within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while _signal_group(process.pid, 0) and time.monotonic() < deadline:
+        process.poll()
+        time.sleep(0.02)
 
 
 def _signal_group(group: int, number: int) -> bool:

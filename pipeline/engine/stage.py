@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,20 @@ def run_stage(
         environment={
             **make_stage_variables(image, work),
             **_make_gpu_variables(job["stage"] in IMAGES[image].gpu_stages),
+            **_make_network_variables(job),
             **(make_network_variables(os.environ) if job.get("network") else {}),
             **varied,
         },
         cwd=work,
         umask=variation.umask if variation else 0o022,
+        grace_s=find_grace_s(job),
         on_line=_show_line,
     )
+
+
+def find_grace_s(job: Mapping[str, Any]) -> float:
+    """Return how long the job's stage may take to end once it is asked to."""
+    return process.SAVING_GRACE_S if "work" in job else process.GRACE_S
 
 
 def run_program(prefix: Path, image: str, argv: Sequence[str], *, gpus: bool) -> int:
@@ -81,6 +88,13 @@ def _make_gpu_variables(sees_gpus: bool) -> dict[str, str]:
     if not sees_gpus:
         return {name: ""}
     return {name: os.environ[name]} if name in os.environ else {}
+
+
+def _make_network_variables(job: Mapping[str, Any]) -> dict[str, str]:
+    """Return the caller's choice of network interfaces for a stage that meets other hosts."""
+    if not job.get("options", {}).get("address"):
+        return {}
+    return {name: os.environ[name] for name in os.environ if name.startswith(("NCCL_", "GLOO_"))}
 
 
 def _show_line(line: str) -> None:

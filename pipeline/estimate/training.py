@@ -91,12 +91,14 @@ def make_training_form(recipe: Recipe) -> TrainingForm:
         rank=train.rank,
         target_modules=train.target_modules,
         batch_size=train.batch_size,
-        accumulation=train.gradient_accumulation,
+        # What several processes share is computed side by side.
+        accumulation=max(train.gradient_accumulation // train.processes, 1),
         sequence=max(recipe.dataset.sequence_length, train.pack_tokens),
-        optimizer="adamw",
-        checkpointing=on_gpu,
-        offloads=False,
+        optimizer=train.optimizer,
+        checkpointing=train.gradient_checkpointing,
+        offloads=train.activation_offload,
         on_gpu=on_gpu,
+        whole_modules=len(train.modules_to_save),
         packs=train.pack_tokens > recipe.dataset.sequence_length,
     )
 

@@ -1,13 +1,13 @@
 """Held-out problems -> greedy answers of the base and of the distilled model, before any export.
 
-In: `text`, `adapter`, `rows`. Out: scores.json, answers-base.jsonl, answers-distilled.jsonl. One
-model in memory: the base answers with the adapter switched off. Batches are padded on the left,
-where the attention mask hides the padding and positions are counted from the first real token.
+In: `text`, `rows`, and `adapter` or, trained whole, `tuned`. Out: scores.json, answers-base.jsonl
+and answers-distilled.jsonl. One model in memory: the base answers with the adapter switched off.
+Batches are padded on the left, where the attention mask hides the padding and positions are counted
+from the first real token.
 """
 
 import json
-from collections.abc import Collection, Mapping
-from contextlib import nullcontext
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -22,7 +22,7 @@ from pipeline.data.style import Style
 from pipeline.evaluate.grade import is_correct, read_answer
 from pipeline.evaluate.problems import Problem, read_problems
 from pipeline.log import say, step
-from pipeline.sft.model import make_repeatable, read_adapted, silence_libraries
+from pipeline.sft.model import make_repeatable, read_adapted, read_base, silence_libraries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +87,18 @@ def _grade(problems: list[Problem], texts: list[str], path: Path) -> dict[str, i
     return {"correct": correct, "total": len(problems)}
 
 
+def _read_models(inputs: Mapping[str, Path]) -> Iterator[tuple[str, PreTrainedModel]]:
+    """Yield the base and the distilled model by their names, one at a time."""
+    if "adapter" not in inputs:
+        yield "base", read_base(inputs["text"], "lora")
+        yield "distilled", read_base(inputs["tuned"], "lora")
+        return
+    model = read_adapted(inputs["text"], inputs["adapter"])
+    with model.disable_adapter():
+        yield "base", model
+    yield "distilled", model
+
+
 def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
     """Write both models' answers and scores. Raises StageError when too few rows were held out."""
     make_repeatable(options.cpu_threads)
@@ -95,10 +107,9 @@ def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
     tokenizer = renderer.tokenizer
     problems = read_problems(inputs["rows"] / "held_out.jsonl", options.problems)
     prompts = [make_prompt(problem, renderer) for problem in problems]
-    model = read_adapted(inputs["text"], inputs["adapter"])
     scores = {}
-    for name in ("base", "distilled"):
-        with step(f"ask {name}"), model.disable_adapter() if name == "base" else nullcontext():
+    for name, model in _read_models(inputs):
+        with step(f"ask {name}"):
             texts = generate(model, tokenizer, prompts, options, ends=renderer.end_ids)
         scores[name] = _grade(problems, texts, out / f"answers-{name}.jsonl")
         say(f"  {name}: {scores[name]['correct']} of {scores[name]['total']} correct")

@@ -18,6 +18,7 @@ from pipeline.recipe.dataset import DEMO, Dataset, Rows, find_dataset_contradict
 from pipeline.recipe.hub import find_commit_problems
 from pipeline.recipe.parsing import Problem
 from pipeline.recipe.positions import Place
+from pipeline.recipe.train import find_train_contradictions
 
 _K_QUANT_BLOCK = 256
 _SAID = re.compile(r"\[+[\w.]+\]+(?: (?P<keys>\w+(?:, \w+)*))?: (?P<what>.*)", re.DOTALL)
@@ -36,6 +37,10 @@ def find_contradictions(
         *_find_between_tables(tables),
         *_find_evaluation_problems(tables["evaluate"], tables["dataset"], folder),
         *_find_gguf_problems(tables["gguf"]),
+        *(
+            place_problem(said, ("train",), tables["train"])
+            for said in find_train_contradictions(tables["train"], folder)
+        ),
         *_find_dataset_problems(tables["dataset"], folder, planning=planning),
         *_find_base_problems(tables, folder, planning=planning),
     ]

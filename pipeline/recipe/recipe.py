@@ -18,6 +18,7 @@ from pipeline.recipe.contradictions import find_contradictions
 from pipeline.recipe.dataset import DEMO, Dataset, resolve_sources
 from pipeline.recipe.parsing import Problem, did_you_mean, parse_table, sort_problems
 from pipeline.recipe.positions import find_lines
+from pipeline.recipe.processes import resolve_train
 from pipeline.recipe.setting import setting as _setting
 from pipeline.recipe.train import Train
 
@@ -207,4 +208,5 @@ def _make_recipe(path: Path, tables: dict[str, Any]) -> Recipe:
         absolute = str((path.parent / source).resolve())
         tables["base"] = dataclasses.replace(tables["base"], source=absolute)
     tables["dataset"] = resolve_sources(tables["dataset"], path.parent)
+    tables["train"] = resolve_train(tables["train"], path.parent)
     return Recipe(name=path.stem, **tables)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.artifact.manifest import File
 from pipeline.artifact.store import Artifact
+from pipeline.recipe.train import RESULTS
 from pipeline.report.table import format_bytes, format_seconds, format_table, shorten_path
 
 
@@ -37,8 +38,8 @@ def _find_file(files: Sequence[File]) -> File | None:
 def make_result_table(sealed: Mapping[str, Artifact]) -> str:
     """Return loss before and after, and accuracy of each model asked; "" when there is neither."""
     text = ""
-    if "adapter" in sealed:
-        metrics = _read_json(sealed["adapter"], "metrics.json")
+    for name in set(RESULTS) & set(sealed):
+        metrics = _read_json(sealed[name], "metrics.json")
         text += (
             f"\nheld-out loss: {metrics['loss_before']:.4f} before,"
             f" {metrics['loss_after']:.4f} after {metrics['steps']} steps\n"

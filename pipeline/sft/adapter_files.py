@@ -29,16 +29,30 @@ def _make_canonical(value: Any) -> Any:
     return getattr(value, "value", value)
 
 
-def read_adapter_tensors(model: PeftModel) -> dict[str, torch.Tensor]:
-    """Return the adapter's tensors by their names on disk, sorted, on the CPU."""
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
+def read_adapter_tensors(
+    model: PeftModel, trained: Mapping[str, torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
+    """Return the adapter's tensors by their names on disk, sorted, on the CPU.
+
+    Factors as they are; modules that are saved whole in BF16, as which a merge takes them.
+    `trained` holds them by the model's names where the model has but a part of each.
+    """
+    state = get_peft_model_state_dict(model, trained, save_embedding_layers=False)
+    return {
+        name: (state[name] if ".lora_" in name else state[name].bfloat16())
+        .detach()
+        .cpu()
+        .contiguous()
+        for name in sorted(state)
+    }
 
 
-def write_adapter(model: PeftModel, tensors: Mapping[str, torch.Tensor], out: Path) -> None:
-    """Write both files that PEFT and the merge read."""
+def write_adapter(
+    config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], out: Path
+) -> None:
+    """Write both files that PEFT and the merge read; `config` is that of PEFT's LoraConfig."""
     write_safetensors(tensors, out / "adapter_model.safetensors")
-    config = _make_canonical(model.peft_config["default"].to_dict())
-    config |= {"base_model_name_or_path": BASE_NAME, "inference_mode": True}
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    values = _make_canonical(config)
+    values |= {"base_model_name_or_path": BASE_NAME, "inference_mode": True}
+    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
     (out / "adapter_config.json").write_text(text, encoding="utf-8")

@@ -29,17 +29,20 @@ def read_split(arrow: Path, *, limit: int | None = None, scratch: Path | None = 
     """Return the first `limit` rows (all when None) with columns input_ids and labels.
 
     They lie in a file in `scratch`, a directory on a disk; without one, in memory.
-    Raises StageError when not one token is supervised.
+    Raises StageError when not one token is supervised, or none of some row's.
     """
-    supervised = 0
+    supervised, rows_read = 0, 0
+    empty: list[int] = []
 
     def make_batches() -> Iterator[pa.RecordBatch]:
-        nonlocal supervised
+        nonlocal supervised, rows_read
         for batch in _read_batches(arrow, limit):
             ids, lengths = _flatten(batch.column("input_ids"))
             mask, mask_lengths = _flatten(batch.column("completion_mask"))
             assert np.array_equal(lengths, mask_lengths), "every token has one mask bit"
             supervised += int(np.count_nonzero(mask))
+            empty.extend((rows_read + _find_empty(mask, lengths)).tolist())
+            rows_read += len(lengths)
             lists = [
                 make_lists(ids, lengths, IDS),
                 make_lists(make_labels(ids, mask), lengths, LABELS),
@@ -54,7 +57,24 @@ def read_split(arrow: Path, *, limit: int | None = None, scratch: Path | None = 
             why="every completion mask is zero: there is nothing to learn",
             then="look at a row with `python -m pipeline masks`",
         )
+    if empty:
+        raise StageError(
+            "rows have no supervised token",
+            on=f"{arrow.name}, {len(empty)} of {rows_read} rows, the first is row {empty[0]} (from"
+            " 0)",
+            why="their answers are empty, or cut off: an optimizer step on them alone does nothing",
+            then="look at one with `python -m pipeline masks`, and mend or drop them in the data",
+        )
     return rows
+
+
+def _find_empty(mask: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return the numbers of the rows that teach nothing; a row's first token is predicted from
+    nothing."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    learnt = np.concatenate([[0], np.cumsum(mask != 0)])
+    found = learnt[offsets[1:]] - learnt[np.minimum(offsets[:-1] + 1, offsets[1:])]
+    return np.flatnonzero(found == 0)
 
 
 def _read_batches(arrow: Path, limit: int | None) -> Iterator[pa.RecordBatch]:

@@ -1,7 +1,8 @@
 """`python -m pipeline.sft.gpu_check [DEVICE]`: what training needs of a GPU, on a small model.
 
 A line PASS or FAIL each: the device (cuda, or cpu to try the check itself), a base loaded in NF4,
-and one optimizer step, twice, which must give the same adapter to the bit.
+a kernel of attention that holds no score per pair of tokens, and one optimizer step, twice, which
+must give the same adapter to the bit.
 """
 
 import sys
@@ -16,29 +17,50 @@ from transformers import PreTrainedModel
 
 from pipeline.demo.pretrain import make_model
 from pipeline.demo.shape import make_config
-from pipeline.sft.adapter import Options, make_adapted
 from pipeline.sft.adapter_files import read_adapter_tensors
+from pipeline.sft.attention import check_attention
+from pipeline.sft.method import make_adapted
 from pipeline.sft.model import make_repeatable, on_gpu, read_base, silence_libraries
+from pipeline.sft.names import PROJECTIONS, QLORA, ZERO
+from pipeline.sft.options import Options
 
 _OPTIONS = Options(
-    method="qlora",
+    method=QLORA,
     rank=16,
     alpha=16.0,
+    rslora=False,
+    init=ZERO,
     dropout=0.0,
-    target_modules=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    target_modules=PROJECTIONS,
+    modules_to_save=(),
     learning_rate=1e-4,
+    embedding_learning_rate=0.0,
     warmup_steps=0,
-    schedule="constant",
+    schedule="constant_with_warmup",
+    optimizer="adamw",
     weight_decay=0.0,
+    neftune_alpha=0.0,
     batch_size=2,
     gradient_accumulation=1,
+    gradient_checkpointing=True,
+    activation_offload=False,
     pack_tokens=0,
     max_steps=1,
     epochs=1.0,
     max_grad_norm=1.0,
     seed=1,
     eval_rows=1,
+    checkpoint_steps=0,
+    patience=0,
+    best_by="loss",
+    processes=1,
+    sharding="none",
+    deepspeed="",
     cpu_threads=1,
+    report_to="",
+    hosts="1",
+    host="0",
+    address="",
 )
 _TOKENS = 128
 
@@ -61,7 +83,7 @@ def _name_device() -> str:
 
 def check_base(text: Path) -> str:
     """Return how the base was loaded. AssertionError when it is not in NF4."""
-    model = read_base(text, "qlora")
+    model = read_base(text, QLORA)
     layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
     assert layers, "no layer is quantized"
     assert all(layer.weight.quant_state.quant_type == "nf4" for layer in layers), "not NF4"
@@ -69,10 +91,16 @@ def check_base(text: Path) -> str:
     return f"{len(layers)} layers in NF4, {held:,} bytes, on {layers[0].weight.device}"
 
 
+def check_kernels(text: Path) -> str:
+    """Return which kernels take the model's attention. StageError when none does."""
+    found = check_attention(read_base(text, QLORA))
+    return "; ".join(f"rows {rows}: {' or '.join(kernels)}" for rows, kernels in found.items())
+
+
 def check_step(text: Path) -> str:
     """Return what one optimizer step did. AssertionError when it did nothing, or not the same."""
-    first, loss = _take_step(read_base(text, "qlora"))
-    second, _ = _take_step(read_base(text, "qlora"))
+    first, loss = _take_step(read_base(text, QLORA))
+    second, _ = _take_step(read_base(text, QLORA))
     changed = [name for name in first if "lora_B" in name and first[name].any()]
     assert changed, "no matrix B has moved"
     assert all(torch.equal(first[name], second[name]) for name in first), (
@@ -108,6 +136,7 @@ def main(argv: Sequence[str]) -> int:
         checks = (
             ("device", partial(check_device, argv[0] if argv else "cuda")),
             ("NF4 load", partial(check_base, text)),
+            ("attention", partial(check_kernels, text)),
             ("optimizer step", partial(check_step, text)),
         )
         for name, check in checks:

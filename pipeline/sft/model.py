@@ -2,7 +2,7 @@
 
 On a GPU the base computes in bfloat16; on a CPU in float32, which holds every BF16 weight exactly
 and is faster there. `qlora` keeps the base in NF4 with double quantization and computes in
-bfloat16 on either.
+bfloat16 on either; `full` holds float32, and the trainer's autocast computes in bfloat16 on a GPU.
 """
 
 import os
@@ -15,6 +15,8 @@ from bitsandbytes.nn.modules import Linear4bit
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
+
+from pipeline.sft.names import FULL, METHODS, QLORA
 
 
 def on_gpu() -> bool:
@@ -45,9 +47,9 @@ def silence_libraries() -> None:
 
 
 def _make_quantization(method: str) -> BitsAndBytesConfig | None:
-    if method == "lora":
+    if method != QLORA:
+        assert method in METHODS, f"the recipe let method {method!r} through"
         return None
-    assert method == "qlora", f"the recipe let method {method!r} through"
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -61,13 +63,14 @@ def read_base(text: Path, method: str) -> PreTrainedModel:
     # Several workers would hold several shards in BF16 at once: more than a 24 GB card has.
     os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
     quantization = _make_quantization(method)
-    half = quantization is not None or on_gpu()
+    half = quantization is not None or (on_gpu() and method != FULL)
     model = AutoModelForCausalLM.from_pretrained(
         text,
         dtype=torch.bfloat16 if half else torch.float32,
         attn_implementation="sdpa",
         quantization_config=quantization,
-        device_map={"": 0 if on_gpu() else "cpu"},
+        # With several processes, each has chosen its own before.
+        device_map={"": torch.cuda.current_device() if on_gpu() else "cpu"},
         local_files_only=True,
     )
     assert model.config._attn_implementation == "sdpa", "another attention would be used"

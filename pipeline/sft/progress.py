@@ -1,35 +1,41 @@
-"""The trainer's log as a person reads it: one line every few steps, and a stop when it diverges.
+"""The trainer's log as a person reads it: one line per step, as soon as it is taken.
 
-Looks at every step: a loss that is not a number is named with its step, before it can be averaged
-away. The lines that are written to metrics.json hold no time, so that its bytes repeat.
+Speed, memory and the time that is left go to the log alone (see step_line.py).
 """
 
 import math
+import resource
 import time
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pipeline.errors import StageError
 from pipeline.log import say
-
-LINES = 20  # of progress, however long a run is
+from pipeline.sft.step_line import EvaluationLine, StepLine
 
 
 class Progress(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Collects `lines` for metrics.json; each loss is the mean since the line before."""
+    """Says a line for each step and each evaluation, on the process that writes alone.
 
-    def __init__(self) -> None:
-        self.lines: list[dict[str, float]] = []
-        self._losses: list[float] = []
-        self._tokens = 0.0
-        self._since = time.monotonic()
+    Comes after `TokenCount` among the trainer's callbacks.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._eval_loss: float | None = None
+        self._begun_s = self._since_s = clock()
+        self._first_step = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Start the clock when the first step starts, not when the model is loaded."""
-        self._since = time.monotonic()
+        self._begun_s = self._since_s = self._clock()
+        self._first_step = state.global_step
+        judged = [logs["eval_loss"] for logs in state.log_history if "eval_loss" in logs]
+        self._eval_loss = judged[-1] if judged else None
 
     def on_log(
         self,
@@ -39,47 +45,50 @@ class Progress(TrainerCallback):  # type: ignore[misc, unused-ignore]
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Take one step's log; raise StageError when it is not finite or has no gradient."""
-        if logs is None or "loss" not in logs:  # the summary after the last step
+        """Say one step's line, or an evaluation's."""
+        if logs is None:
             return
-        _check_alive(state.global_step, logs)
-        self._losses.append(logs["loss"])
-        every = max(1, state.max_steps // LINES)
-        if state.global_step % every == 0 or state.global_step == state.max_steps:
-            self._say_line(state, logs)
+        if "eval_loss" in logs:
+            self._eval_loss = logs["eval_loss"]
+            self._say(state, EvaluationLine(step=state.global_step, eval_loss=logs["eval_loss"]))
+        if "loss" not in logs:  # an evaluation, or the summary after the last step
+            return
+        self._say(state, self._make_line(state, logs, state.log_history[-1]["tokens"]))
 
-    def _say_line(self, state: TrainerState, logs: dict[str, float]) -> None:
-        loss = sum(self._losses) / len(self._losses)
-        now = time.monotonic()
-        rate = (logs["num_tokens"] - self._tokens) / max(now - self._since, 1e-9)
-        self.lines.append(
-            {
-                "step": state.global_step,
-                "loss": loss,
-                "learning_rate": logs["learning_rate"],
-                "grad_norm": logs["grad_norm"],
-            }
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Do not count the evaluation as a part of the next step."""
+        self._since_s = self._clock()
+
+    # Nor a checkpoint that is written between two steps.
+    on_save = on_evaluate
+
+    def _make_line(self, state: TrainerState, logs: dict[str, float], tokens: float) -> StepLine:
+        now_s = self._clock()
+        spent_s, self._since_s = now_s - self._since_s, now_s
+        taken = state.global_step - self._first_step
+        return StepLine(
+            step=state.global_step,
+            steps=state.max_steps,
+            epoch=logs["epoch"],
+            loss=logs["loss"],
+            eval_loss=self._eval_loss,
+            # DeepSpeed clips by itself, and may tell no norm.
+            grad_norm=logs.get("grad_norm", math.nan),
+            learning_rate=logs["learning_rate"],
+            tokens_per_s=tokens / max(spent_s, 1e-9),
+            peak_mb=read_peak_bytes() / 1e6,
+            left_s=(now_s - self._begun_s) / taken * (state.max_steps - state.global_step),
         )
-        say(
-            f"  step {state.global_step}/{state.max_steps}  loss {loss:.4f}  "
-            f"lr {logs['learning_rate']:.2e}  {rate:,.0f} tokens/s"
-        )
-        self._losses, self._tokens, self._since = [], logs["num_tokens"], now
+
+    def _say(self, state: TrainerState, line: StepLine | EvaluationLine) -> None:
+        if state.is_world_process_zero:
+            say(f"  {line.format()}")
 
 
-def _check_alive(at_step: int, logs: dict[str, float]) -> None:
-    for name in ("loss", "grad_norm"):
-        if not math.isfinite(logs[name]):
-            raise StageError(
-                "training diverges",
-                on=f"step {at_step}: {name} is {logs[name]}",
-                why="the learning rate is too high, or the base model's weights are not sane",
-                then="lower train.learning_rate in the recipe",
-            )
-    if logs["grad_norm"] == 0:
-        raise StageError(
-            "no gradient reaches the adapter",
-            on=f"step {at_step}: loss {logs['loss']:.4f}",
-            why="its weights have grown until the model's answer no longer depends on them",
-            then="lower train.learning_rate in the recipe",
-        )
+def read_peak_bytes() -> int:
+    """Return the most memory so far: the GPU's that tensors had, or the process's without one."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

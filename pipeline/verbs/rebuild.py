@@ -11,6 +11,7 @@ from pipeline.errors import DifferenceError
 from pipeline.log import say
 from pipeline.plan import list_targets
 from pipeline.project import open_project
+from pipeline.report.other_hardware import describe_other_hardware
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -29,7 +30,11 @@ def run(arguments: argparse.Namespace) -> None:
         say(f"[{number}/{len(steps)}] {step.rule.name}: again, elsewhere")
         started = time.monotonic()
         if difference := rebuild(step, sealed, project.store, engine):
-            different.append(difference)
+            told = describe_other_hardware(difference.artifact.path, difference.rebuilt)
+            if told is None:
+                different.append(difference)
+            else:
+                say(f"{step.rule.name}: {told}; kept in {difference.rebuilt}")
         else:
             files = sealed[step.rule.name].manifest.files
             same = f"the same {len(files)} file{'s' if len(files) > 1 else ''}"

@@ -7,6 +7,7 @@ from pipeline.artifact.key import make_digest, make_key
 from pipeline.artifact.manifest import Manifest
 from pipeline.artifact.rule import Digest
 from pipeline.artifact.seal import seal
+from pipeline.artifact.steps import Step
 from pipeline.artifact.store import Artifact, Store
 from pipeline.artifact.workspace import make_workspace
 
@@ -88,3 +89,19 @@ def damage_file(path: Path, how: str) -> None:
         path.with_name("extra").write_text("x")
     else:
         raise AssertionError(how)
+
+
+def seal_step(step: Step, store: Store) -> None:
+    """Seal a file as what the step would make."""
+    with make_workspace(store.workspaces, step.rule.name) as work:
+        (work / "out").mkdir()
+        (work / "out" / "file").write_text(step.rule.name)
+        manifest = Manifest(
+            files=(),
+            document=step.document,
+            environment=step.environment,
+            source=step.source,
+            inputs={label: Digest("0" * 64) for label in step.rule.inputs},
+            engine="venv",
+        )
+        seal(store, work / "out", key=step.key, name=step.rule.name, manifest=manifest, seconds=0)

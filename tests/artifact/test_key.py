@@ -168,6 +168,13 @@ def test_source_is_what_the_stage_imports(tmp_path: Path, monkeypatch: pytest.Mo
     ]
 
 
+def test_what_only_talks_is_no_source_nor_is_what_it_imports() -> None:
+    """The answer to a full memory reckons with the plan's model; that trains nothing anew."""
+    found = read_source("sft.training")
+    assert "pipeline/sft/method.py" in found
+    assert not [path for path in found if path.startswith(("pipeline/estimate", "pipeline/recipe"))]
+
+
 @pytest.mark.parametrize(
     "path", sorted((REPOSITORY / "pipeline").rglob("*.py")), ids=lambda path: path.stem
 )

@@ -13,9 +13,17 @@ from pipeline.artifact.gc import collect, find_garbage
 from pipeline.artifact.publish import publish
 from pipeline.artifact.rebuild import rebuild
 from pipeline.artifact.rule import Rule
+from pipeline.artifact.steps import make_steps
 from pipeline.artifact.store import Store, open_store
+from pipeline.artifact.work_area import open_work_area, remove_work_area
 from pipeline.errors import CapacityError, StageError
-from tests.artifact.small_build import HereEngine, build_small, make_small_steps
+from tests.artifact.small_build import (
+    ENVIRONMENTS,
+    HereEngine,
+    build_small,
+    make_rules,
+    make_small_steps,
+)
 
 RULE = Rule(name="text", image="train", stage="demo.rows", options={}, resumes=True)
 
@@ -159,3 +167,20 @@ def test_a_name_is_given_when_all_is_on_the_disk(
     done.clear()
     publish(tmp_path / "part.tmp", tmp_path / "part")
     assert done == ["part.tmp", "rename part.tmp", tmp_path.name]
+
+
+def test_reports_are_kept_beside_the_log(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    (step,) = make_steps(make_rules(), ["base"], store, ENVIRONMENTS)
+    for written in ("first", "second"):
+        with store.lock(step.key, "base"):
+            area = open_work_area(step, store, work=tmp_path)
+            (area / "reports" / "tool").mkdir(parents=True)
+            (area / "reports" / "tool" / "events").write_text(written)
+            (area / "state").write_text("to go on from")
+            remove_work_area(step, store)
+        assert not area.exists()
+        kept = store.reports_path(step.key, "base")
+        assert [path.name for path in kept.rglob("*")] == ["tool", "events"]
+        # A second run of the key, after gc say, writes over nothing.
+        assert (kept / "tool" / "events").read_text() == "first"

@@ -24,7 +24,7 @@ def test_the_demonstration_from_nothing(tmp_path: Path) -> None:
     needs = read_needs(RECIPES / "demo.toml", Store(tmp_path / "store"))
     assert needs.settled
     assert needs.images == ("convert", "serve", "train")
-    assert len(needs.missing_bytes) == needs.artifacts == 10
+    assert len(needs.missing_bytes) == needs.artifacts == 11
     assert not (tmp_path / "store").exists()
 
 

@@ -40,7 +40,7 @@ def test_a_changed_field_builds_only_what_depends_on_it(built: Build, tmp_path: 
         "text",
         "dataset",
     ]
-    explained = json.loads(built.run("explain", "--json", "adapter", recipe=recipe).stdout)
+    explained = json.loads(built.run("explain", "--json", "training", recipe=recipe).stdout)
     assert explained["changed"] == [{"field": "options.max_steps", "old": 200, "new": 201}]
 
 
@@ -87,6 +87,45 @@ def test_an_interrupted_build_stops_its_stage_and_seals_nothing(
         remove_tree(leftover)
 
 
+def test_a_training_that_was_killed_is_gone_on_with_to_the_same_bytes(copied: Build) -> None:
+    before = _read_digests(copied)
+    _remove(copied, "training", "adapter")
+    argv = ["build", "adapter", "--store", str(copied.store), "--recipe", str(RECIPE)]
+    for at, number in ((70, signal.SIGKILL), (130, signal.SIGINT)):
+        with subprocess.Popen(
+            [sys.executable, "-m", "pipeline", *argv, "--engine", "venv"],
+            cwd=REPOSITORY,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as building:
+            assert building.stderr is not None
+            lines = iter(building.stderr.readline, "")
+            assert any(f"step {at}/200" in line for line in lines), f"step {at} was never taken"
+            building.send_signal(number)
+            rest = building.stderr.read()
+    assert "the same command goes on from there" in rest
+    assert sorted(_read_digests(copied)) == sorted(before.keys() - {"training", "adapter"})
+    told = copied.run("build", "adapter")
+    assert told.returncode == 0, told.stderr
+    assert "goes on after step" in told.stderr
+    assert _read_digests(copied) == before
+    assert not any((copied.store / ".work").iterdir())
+
+
+def test_another_checkpoint_is_taken_without_training(copied: Build, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(
+        RECIPE.read_text().replace("max_steps = 200", 'max_steps = 200\ncheckpoint = "step:100"')
+    )
+    told = copied.run("build", "adapter", recipe=recipe)
+    assert told.returncode == 0, told.stderr
+    assert "[1/1] adapter" in told.stderr
+    name = "adapter_model.safetensors"
+    there = copied.find("training") / "step-000100" / name
+    assert (copied.find("adapter") / name).read_bytes() == there.read_bytes()
+
+
 @pytest.fixture
 def copied(built: Build, tmp_path: Path) -> Build:
     """Return a copy of the store, to be broken."""
@@ -108,7 +147,7 @@ def test_every_stage_gives_the_same_bytes_again_in_other_surroundings(built: Bui
     """Another directory, hash seed, time zone, locale, umask and year; training included."""
     told = built.run("rebuild")
     assert told.returncode == 0, told.stderr
-    assert told.stderr.count("byte for byte") == len(_read_digests(built)) == 10
+    assert told.stderr.count("byte for byte") == len(_read_digests(built)) == 11
 
 
 def test_files_of_every_type_are_built_side_by_side_with_the_same_bytes(copied: Build) -> None:
@@ -217,7 +256,7 @@ def test_intermediates_can_go_and_nothing_is_built_for_it(copied: Build) -> None
     listed = copied.run("gc", "--intermediates").stdout
     assert "text" in listed
     assert "would go" in listed
-    assert len(_read_digests(copied)) == 10
+    assert len(_read_digests(copied)) == 11
     assert copied.run("gc", "--intermediates", "--delete").returncode == 0
     assert sorted(_read_digests(copied)) == [
         "adapter",
@@ -226,6 +265,7 @@ def test_intermediates_can_go_and_nothing_is_built_for_it(copied: Build) -> None
         "gguf-BF16",
         "gguf-Q4_K_M",
         "gguf-Q8_0",
+        "training",
     ]
     told = copied.run("build")
     assert told.returncode == 0
@@ -240,4 +280,4 @@ def test_the_provenance_of_a_file_anywhere_leads_back_to_every_input(
     assert told.returncode == 0, told.stderr
     document = json.loads(told.stdout)
     assert document["consistent"] is True
-    assert len(document["statements"]) == 6
+    assert len(document["statements"]) == 7

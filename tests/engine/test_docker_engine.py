@@ -123,7 +123,7 @@ def test_limits_and_gpus_only_where_they_are_wanted(
         *("--pids-limit", "99", "--memory", "1500000000", "--memory-swap", "1500000000"),
     ]
     assert "--gpus" not in words
-    for stage, sees in (("data.dataset", False), ("sft.adapter", True)):
+    for stage, sees in (("data.dataset", False), ("sft.training", True)):
         job = {**_make_job(work), "stage": stage}
         DockerEngine().run("train-cuda", job, work=work, log=work / "log")
         words = docker.read_calls("run")[-1]

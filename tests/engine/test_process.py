@@ -80,7 +80,7 @@ def test_an_interrupt_ends_the_program_and_goes_on(tmp_path: Path) -> None:
 def test_a_program_that_ignores_the_request_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "_GRACE_S", 0.2)
+    monkeypatch.setattr(process, "GRACE_S", 0.2)
     script = (
         "import subprocess, sys;"
         "child = 'import signal, time; signal.signal(15, signal.SIG_IGN);"
@@ -91,6 +91,35 @@ def test_a_program_that_ignores_the_request_is_killed(
     code, (pid,) = _run(tmp_path, script)
     assert code == 0
     assert not _is_running(int(pid))
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "interrupted_by", "saves"),
+    [(0.5, {"ready"}, True), (600, {"ready", "saving"}, False)],
+)
+def test_a_program_may_save_before_it_ends_unless_it_is_interrupted_again(
+    tmp_path: Path, wait_s: float, interrupted_by: set[str], saves: bool
+) -> None:
+    script = (
+        "import pathlib, signal, sys, time;"
+        f"save = lambda number, frame: (print('saving'), time.sleep({wait_s}),"
+        f" pathlib.Path({str(tmp_path / 'saved')!r}).touch(), sys.exit());"
+        "signal.signal(15, save); print('ready'); time.sleep(600)"
+    )
+
+    def interrupt(line: str) -> None:
+        if line in interrupted_by:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        process.run(
+            [sys.executable, "-uc", script],
+            log_path=tmp_path / "log",
+            environment=_ENVIRONMENT,
+            grace_s=600,
+            on_line=interrupt,
+        )
+    assert (tmp_path / "saved").exists() == saves
 
 
 def test_the_last_lines_of_a_log(tmp_path: Path) -> None:

@@ -47,3 +47,18 @@ def test_a_stage_sees_nothing_of_the_caller(
         "USER": "tristill",
     }
     assert os.environ["SECRET"] == "of the caller"
+
+
+@pytest.mark.parametrize("address", ["", "10.0.0.1:29500"])
+def test_a_stage_that_meets_other_hosts_gets_the_callers_network_interface(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "job.py").write_text(_FAKE_JOB)
+    monkeypatch.setattr(stage, "REPOSITORY", tmp_path)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth1")
+    log_path = tmp_path / "log"
+    job = {"stage": "x", "options": {"address": address}}
+    stage.run_stage(Path(sys.executable), "train", job, work=tmp_path, log=log_path)
+    seen = json.loads(max(log_path.read_text().splitlines(), key=len))["variables"]
+    assert seen.get("GLOO_SOCKET_IFNAME") == ("eth1" if address else None)

@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.estimate.base_config import find_config
 from pipeline.estimate.shape import Shape, parse_shape
 from pipeline.estimate.training import TrainingForm
-from pipeline.recipe.train import PROJECTIONS
+from pipeline.sft.names import PROJECTIONS
 
 DEVSTRAL, MISTRAL_22B = "Devstral-Small-2-24B-Instruct-2512", "Mistral-Small-Instruct-2409"
 

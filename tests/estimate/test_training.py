@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.estimate.shape import Shape
 from pipeline.estimate.training import count_trainable, model_training
-from pipeline.recipe.train import PROJECTIONS
+from pipeline.sft.names import PROJECTIONS
 from tests.estimate.shapes import DEVSTRAL, make_form, read_shipped_shape
 
 GIB = 1 << 30

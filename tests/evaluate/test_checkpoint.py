@@ -42,7 +42,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
     )
     model = get_peft_model(read_base(folders["text"], "lora"), config)
-    write_adapter(model, read_adapter_tensors(model), folders["adapter"])
+    write_adapter(config.to_dict(), read_adapter_tensors(model), folders["adapter"])
     rows = [
         replace(
             chat(user(problem), assistant("7", "t"), row_id=f"h{n}"), problem=problem, solution="7"
@@ -120,6 +120,21 @@ def test_scores_and_answers(inputs: dict[str, Path], tmp_path: Path) -> None:
         assert scores[name] == {"correct": correct, "total": 5}
     # The adapter is switched off for the one and on for the other.
     assert answers["base"] != answers["distilled"]
+
+
+def test_a_checkpoint_that_was_trained_whole_answers_beside_its_base(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    write_text_checkpoint(tmp_path / "tuned", seed=5)
+    whole = {"text": inputs["text"], "rows": inputs["rows"], "tuned": tmp_path / "tuned"}
+    checkpoint.run(whole, OPTIONS, tmp_path)
+    found = {
+        name: (tmp_path / f"answers-{name}.jsonl").read_bytes() for name in ("base", "distilled")
+    }
+    (tmp_path / "again").mkdir()
+    checkpoint.run(inputs, OPTIONS, tmp_path / "again")
+    assert found["base"] == (tmp_path / "again/answers-base.jsonl").read_bytes()
+    assert found["distilled"] != found["base"]
 
 
 def test_nothing_was_held_out(inputs: dict[str, Path], tmp_path: Path) -> None:

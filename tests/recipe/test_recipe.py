@@ -76,7 +76,7 @@ def test_a_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
         ('[gguf]\ntypes = ["BF16", "BF16"]\n', "without repeats; BF16 stands twice"),
         (
             '[train]\nmethod = "qlra"\n',
-            '[train] method = "qlra": must be one of lora, qlora; did you mean qlora?',
+            '[train] method = "qlra": must be one of lora, qlora, full; did you mean qlora?',
         ),
         ("[demo]\nhidden_size = 300\n", ":6: [demo] hidden_size = 300: must be a multiple of 256"),
         (

@@ -11,7 +11,16 @@ from pipeline.estimate.base_config import find_shipped
 from pipeline.project import Project, read_project
 from tests.estimate.shapes import DEVSTRAL
 
-OF_BASE = {"base", "text", "dataset", "dataset-report", "adapter", "merged", "adapter-gguf"} | {
+OF_BASE = {
+    "base",
+    "text",
+    "dataset",
+    "dataset-report",
+    "training",
+    "adapter",
+    "merged",
+    "adapter-gguf",
+} | {
     "gguf-Q4_K_M",
     "answers",
 }

@@ -10,9 +10,10 @@ pytestmark = pytest.mark.train
 
 def test_it_loads_in_nf4_and_takes_a_step(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu_check.main(["cuda" if on_gpu() else "cpu"]) == 0
-    device, load, step = capsys.readouterr().out.splitlines()
+    device, load, attention, step = capsys.readouterr().out.splitlines()
     assert device.startswith("PASS device: ")
     assert load.startswith("PASS NF4 load: 14 layers in NF4")
+    assert attention.startswith("PASS attention: rows of equal length: flash")
     assert step.startswith("PASS optimizer step: loss ")
     assert "14 matrices moved" in step
 
