@@ -34,6 +34,8 @@ def _run(store: Path, *argv: str) -> "subprocess.CompletedProcess[str]":
         (["build", "-j", "0"], ["at least 1"]),
         (["build", "-j", "many"], ["invalid"]),
         (["biuld"], ["invalid choice", "build"]),
+        (["gpu-check", "train"], ["invalid choice", "'train-cuda', 'serve-cuda')"]),
+        (["images", "list", "convrt"], ["invalid choice", "'convert'"]),
         ([], ["VERB"]),
     ],
 )

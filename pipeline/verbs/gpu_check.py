@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.artifact.uses import using
 from pipeline.errors import HostError, TristillError
 from pipeline.project import Project, open_project
+from pipeline.verbs.choice import one_of
 
 _GGUF = "gguf-Q4_K_M"
 _IMAGES = ("train-cuda", "serve-cuda")
@@ -68,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images",
         nargs="*",
-        choices=[*_IMAGES, []],
+        type=one_of(_IMAGES),
         default=[],
         metavar="IMAGE",
         help=f"{' or '.join(_IMAGES)}; without one, both",

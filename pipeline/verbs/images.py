@@ -13,6 +13,7 @@ from pipeline.log import say
 from pipeline.plan import list_images
 from pipeline.recipe.recipe import read_recipe
 from pipeline.report.table import format_bytes, format_table
+from pipeline.verbs.choice import one_of
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -79,6 +80,6 @@ def _list(variants: list[Variant]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("build", "pull", "push", "list", "check"))
     about = f"{', '.join(NAMES)}; without any, those that the recipe's stages run in"
-    parser.add_argument("image", nargs="*", choices=[*NAMES, []], metavar="IMAGE", help=about)
+    parser.add_argument("image", nargs="*", type=one_of(NAMES), metavar="IMAGE", help=about)
     parser.add_argument("--registry", default="", help="such as registry.example/somebody")
     parser.add_argument("--base", default="", metavar="IMAGE", help="instead of the pinned Debian")
