@@ -11,6 +11,7 @@ class Case:
     """What is trained: `text_config` of the model, rows of `tokens`, so many of them to a step.
 
     `method` "lora" is a float32 base, "qlora" one in NF4. `memory_bytes` caps the GPU's, 0 nothing.
+    `activation_offload`: what is kept for the backward pass waits in the host's memory.
     """
 
     text_config: dict[str, Any]
@@ -22,3 +23,4 @@ class Case:
     steps: int
     threads: int
     memory_bytes: int
+    activation_offload: bool = False

@@ -37,7 +37,7 @@ def _make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             )
         if name in ("plan", "show", "explain", "verify", "doctor"):
             of_verb.add_argument("--json", action="store_true", help="one JSON document on stdout")
-        if name in ("build", "rebuild", "masks", "serve", "gpu-check", "join"):
+        if name in _BUILDING:
             of_verb.add_argument(
                 "--engine",
                 choices=_ENGINES,
@@ -51,10 +51,13 @@ def _make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 _DESCRIPTION = "Distil a teacher's reasoning into an open model; every artifact built once."
 _VERBS = (
     *("build", "plan", "show", "explain", "verify", "rebuild", "gc"),
-    *("masks", "watch", "serve", "images", "doctor", "gpu-check", "join"),
+    *("masks", "watch", "serve", "traffic", "images", "doctor", "gpu-check", "join"),
+    *("report", "export", "publish", "lm-eval"),
 )
 # What they do is to say something: with --dry-run they do the same.
 _READING = ("plan", "show", "explain", "doctor")
+# What runs stages.
+_BUILDING = ("build", "rebuild", "masks", "serve", "gpu-check", "join", "export", "publish")
 _ENGINES = ("docker", "venv", "here")
 _DRY_RUN = "--dry-run"
 

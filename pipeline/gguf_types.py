@@ -74,6 +74,9 @@ FILE_TYPES: Mapping[str, str] = {
 }
 CONVERTED = ("F32", "F16", "BF16")
 
+# What quantized files are compared with: what the checkpoint holds.
+REFERENCE = "BF16"
+
 # File types and tensor types that are garbage without an importance matrix; llama-quantize refuses
 # them, and so does a recipe that asks for none.
 NEED_IMATRIX = (

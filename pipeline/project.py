@@ -17,15 +17,16 @@ from pipeline.engine.image import IMAGES, make_environment_document
 from pipeline.errors import HostError, TristillError
 from pipeline.estimate.estimate import Estimate, estimate
 from pipeline.log import say
-from pipeline.plan import TRAINING, TRAINING_STAGE, list_images, list_results, make_rules
+from pipeline.plan import list_images, list_results, make_rules
 from pipeline.recipe.recipe import Recipe, read_recipe
 from pipeline.recipe.sources_at_hand import find_absent
+from pipeline.rules.training import TRAINING, TRAINING_STAGE
 
 if TYPE_CHECKING:
     from pipeline.estimate.outlook import Outlook
 
 RECIPES = REPOSITORY / "recipes"
-TRAINING_REPORT = "report.html"
+TRAINING_REPORT = "training.html"
 
 
 @dataclass(frozen=True, kw_only=True)

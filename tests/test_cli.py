@@ -125,7 +125,8 @@ def test_explain_names_the_recipes_field_and_what_follows(tmp_path: Path) -> Non
     recipe.write_text(text.replace("rank = 16", "rank = 32").replace("digits = 4", "digits = 5"))
     told = _run(tmp_path / "store", "explain", "adapter", "--recipe", str(recipe))
     assert told.returncode == 0
-    after = "merged, adapter-gguf, gguf-BF16, gguf-Q8_0, gguf-Q4_K_M, answers-checkpoint, answers\n"
+    files = "merged, adapter-gguf, gguf-BF16, gguf-Q8_0, gguf-Q4_K_M"
+    after = f"{files}, answers-checkpoint, answers, divergence\n"
     assert f"training: train.rank 16 -> 32; so adapter, {after}" in told.stdout
     assert (
         f"rows: demo.digits 4 -> 5; so dataset, dataset-report, training, adapter, {after}"

@@ -74,7 +74,7 @@ def test_a_build_links_the_report_of_its_training(project: Project, tmp_path: Pa
     log = project.store.log_path(project.find_training_step().key, "training")
     log.write_text(make_log(make_line(1, 0.125)))
     project.build(["training"])
-    page = tmp_path / "out" / "demo" / "report.html"
+    page = tmp_path / "out" / "demo" / "training.html"
     shown = ParsedPage(page.read_text(encoding="utf-8"))
     shown.require_nothing_foreign()
     assert "1,234" in shown.text

@@ -3,7 +3,7 @@
 Nothing else differs between engines; each lies in `pipeline/engine/`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,11 @@ class Engine(Protocol):
     @property
     def listens_on(self) -> str:
         """The address that a server of an image binds so that this host's loopback reaches it."""
+
+    @property
+    def chat_page(self) -> str:
+        """The directory of the server's own chat page, as a program of the image sees it; "" where
+        there is none."""
 
     def count_missing_bytes(self, images: Collection[str]) -> tuple[Path, int]:
         """Return where `prepare` writes, and about how many bytes it will need there."""
@@ -57,11 +62,15 @@ class Engine(Protocol):
         *,
         inputs: Collection[Path] = (),
         port: int = 0,
+        address: str = "127.0.0.1",
+        before_end: Callable[[], None] | None = None,
         gpus: bool = False,
     ) -> int:
         """Run a program of the image on the caller's terminal; return its exit code.
 
         The program's path is relative to the environment's prefix. `inputs` are the files and
-        directories of this host that it reads, each a word of `argv`; `port` is the one at which
-        this host's loopback reaches it, 0 for none; `gpus` shows it the host's GPUs.
+        directories of this host that it reads, each a word of `argv`, or its beginning up to a
+        colon; `port` is the one at which it is reached through this host's `address`, 0 for none;
+        `gpus` shows it the host's GPUs. With `before_end` it is a server: it reads nothing, and
+        that is called before it is interrupted.
         """

@@ -4,15 +4,14 @@ Names and shapes cannot show a permutation that went wrong or a rotary setting t
 do. Both run on this CPU, transformers in float32, so only a small model is asked.
 """
 
-import ctypes
 from math import prod
 from pathlib import Path
 
-import llama_cpp
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from pipeline.checkpoint.llama_logits import open_reader
 from pipeline.checkpoint.weights import TextWeights
 from pipeline.errors import StageError
 from pipeline.log import say
@@ -28,8 +27,6 @@ _PROMPTS = (
     "def f(x):\n\n\treturn x  # 3.14 != 10**6\r\n",
     "The quick brown fox jumps over the lazy dog, and the dog does not mind it at all; 1,299.00.",
 )
-
-_silence = llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
 def check_logits(path: Path, weights: TextWeights, directory: Path) -> int:
@@ -70,18 +67,8 @@ def _ask_transformers(weights: TextWeights, prompts: list[list[int]]) -> list[np
 
 
 def _ask_llama(path: Path, prompts: list[list[int]]) -> list[np.ndarray]:
-    llama_cpp.llama_log_set(_silence, ctypes.c_void_p(0))
-    longest = max(len(ids) for ids in prompts)
-    llama = llama_cpp.Llama(
-        str(path), n_ctx=longest, n_batch=longest, logits_all=True, verbose=False
-    )
-    answers = []
-    for ids in prompts:
-        llama.reset()
-        llama.eval(ids)
-        answers.append(np.array(llama.scores[: len(ids)]))
-    llama.close()
-    return answers
+    with open_reader(path, longest=max(len(ids) for ids in prompts)) as reader:
+        return [np.concatenate(list(reader.read(ids, [True] * len(ids)))) for ids in prompts]
 
 
 def _find_distance(found: list[np.ndarray], expected: list[np.ndarray]) -> float:

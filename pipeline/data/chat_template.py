@@ -35,13 +35,16 @@ class ChatTemplate:
     def __init__(self, source: str, special_tokens: Mapping[str, Any]) -> None:
         self.source = source
         self._special_tokens = dict(special_tokens)
-        # Not the cached function: this environment is changed, and is nobody else's.
+        # Not the cached function: these environments are changed, and are nobody else's.
         environment = _compile_jinja_template.__wrapped__("").environment
         _keep_origins(environment)
         try:
             self._template = environment.from_string(source)
+            self._plain = _compile_jinja_template.__wrapped__(source)
         except _TEMPLATE_ERRORS as error:
             raise _failed(error, on="the template itself") from error
+        # Jinja copies the globals for each rendering, from a chain of mappings rather slowly.
+        self._plain.globals = dict(self._plain.globals)
         # Where the compiled code finds the function for `~`.
         names = self._template.root_render_func.__globals__
         names["str_join"] = names["markup_join"] = _join_plainly
@@ -55,8 +58,35 @@ class ChatTemplate:
         on: str,
     ) -> Tracked:
         """Return the rendering; StageError, naming `on`, with the template's own words."""
+        rendered = self._fill(self._template, messages, tools, add_generation_prompt, on=on)
+        assert isinstance(rendered, Tracked)
+        return rendered
+
+    def render_plainly(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[Any] | None,
+        *,
+        add_generation_prompt: bool,
+        on: str,
+    ) -> str:
+        """Return transformers' own rendering, without origins.
+
+        It is what apply_chat_template gives for plain messages, whose reasoning has both names.
+        """
+        return self._fill(self._plain, messages, tools, add_generation_prompt, on=on)
+
+    def _fill(
+        self,
+        template: Any,
+        messages: list[dict[str, Any]],
+        tools: list[Any] | None,
+        add_generation_prompt: bool,
+        *,
+        on: str,
+    ) -> str:
         try:
-            rendered = self._template.render(
+            rendered: str = template.render(
                 messages=messages,
                 tools=tools,
                 documents=None,
@@ -65,7 +95,6 @@ class ChatTemplate:
             )
         except _TEMPLATE_ERRORS as error:
             raise _failed(error, on=on) from error
-        assert isinstance(rendered, Tracked)
         return rendered
 
 

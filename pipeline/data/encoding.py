@@ -7,9 +7,11 @@ those of any other text.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress, count
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,28 @@ _PRIVATE, _LAST_PRIVATE = 0x100000, 0x10FFFD
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """The ids of a text, and where in it each token begins and ends (characters)."""
+    """The ids of a text, and which of them are control tokens, by their places.
+
+    `span_of(n)`: where in the text token n begins and ends (characters). Asked for one by one: a
+    row's mask needs a few of them. They never step back.
+    """
 
     text: Tracked
     ids: list[int]
-    spans: Sequence[tuple[int, int]]
+    controls: list[int]
+    span_of: Callable[[int], tuple[int, int]]
+
+    def find_token(self, edge: int) -> int:
+        """Return the first token that begins at the character or behind it; at the end, none."""
+        return _find_span(range(len(self.ids)), edge, self.span_of)
+
+    def list_controls(self, edge: int) -> list[int]:
+        """Return the control tokens that begin at the character or behind it."""
+        return self.controls[_find_span(self.controls, edge, self.span_of) :]
+
+
+def _find_span(tokens: Sequence[int], edge: int, span_of: Callable[[int], tuple[int, int]]) -> int:
+    return bisect_left(tokens, (edge, -1), key=span_of)  # less than any span that begins there
 
 
 def read_tokenizer(text: Path) -> PreTrainedTokenizerFast:
@@ -69,14 +88,13 @@ class Encoder:
 
     def encode(self, text: Tracked, *, on: str) -> Encoded:
         """Return the ids. Raises StageError when a text would still become a control token."""
-        found = self._backend.encode(str.__str__(text), add_special_tokens=False)
-        encoded = Encoded(text=text, ids=found.ids, spans=found.offsets)
-        if self._is_clean(encoded, on=on):
+        encoded = self.encode_clean(text, on=on)
+        if encoded is not None:
             return encoded
         private, places = self._spell_privately(text, on=on)
         found = self._private.encode(private, add_special_tokens=False)
         spans = [(places[low], places[high]) for low, high in found.offsets]
-        encoded = Encoded(text=text, ids=found.ids, spans=spans)
+        encoded = self._make_encoded(text, found.ids, spans.__getitem__)
         if not self._is_clean(encoded, on=on):
             raise StageError(
                 "a text becomes a control token",
@@ -86,16 +104,27 @@ class Encoder:
             )
         return encoded
 
+    def encode_clean(self, text: Tracked, *, on: str) -> Encoded | None:
+        """Return the ids of a text in which the template alone has spelled control tokens; None of
+        another."""
+        found = self._backend.encode(str.__str__(text), add_special_tokens=False)
+        encoded = self._make_encoded(text, found.ids, found.token_to_chars)
+        return encoded if self._is_clean(encoded, on=on) else None
+
+    def _make_encoded(
+        self, text: Tracked, ids: list[int], span_of: Callable[[int], tuple[int, int]]
+    ) -> Encoded:
+        controls = list(compress(count(), map(self.control_ids.__contains__, ids)))
+        return Encoded(text=text, ids=ids, controls=controls, span_of=span_of)
+
     def _is_clean(self, encoded: Encoded, *, on: str) -> bool:
         """Whether every control token is written by the template, to its last character.
 
         Raises StageError where it may be written by the template or by a text.
         """
-        control = [i for i, each in enumerate(encoded.ids) if each in self.control_ids]
         pieces = find_pieces(encoded.text)
         at, is_clean = 0, True
-        for index in control:
-            low, high = encoded.spans[index]
+        for low, high in map(encoded.span_of, encoded.controls):
             while pieces[at][1] <= low:
                 at += 1
             origins = {origin for start, _, origin in pieces[at:] if start < high}

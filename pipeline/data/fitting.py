@@ -60,8 +60,9 @@ def _fit_text(
     if length <= limit:
         return [(row, _keep(whole))]
     # The EOS counts as the last token of the text.
-    cuts = find_cuts([*encoded.spans, (len(text), len(text))], limit - (length - count - 1))
-    starts = [encoded.spans[each][0] for each in cuts[:-1]] + [len(text)]
+    spans = [*map(encoded.span_of, range(count)), (len(text), len(text))]
+    cuts = find_cuts(spans, limit - (length - count - 1))
+    starts = [spans[each][0] for each in cuts[:-1]] + [len(text)]
     return [
         (
             replace(row, id=f"{row.id}#{number}", text=text[starts[number - 1] : starts[number]]),

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain, takewhile
+from itertools import chain, compress, count, takewhile
 from typing import Any
 
 import numpy as np
@@ -275,15 +275,23 @@ def _find_odd_text(
 
 def split_turns(ids: Sequence[int], mask: Sequence[int], borders: Borders) -> Iterator[list[int]]:
     """Yield the supervised ids of each turn, up to its end token or to where the mask ends."""
-    turn: list[int] = []
-    for token_id, supervised in zip(ids, mask, strict=True):
-        if supervised:
-            turn.append(token_id)
-        if turn and (not supervised or token_id in borders.ends):
-            yield turn
-            turn = []
-    if turn:
-        yield turn
+    assert len(ids) == len(mask), "one mask bit per token"
+    bits = bytes(mask)
+    begin = bits.find(1)
+    while begin >= 0:
+        behind = bits.find(0, begin)
+        stop = len(bits) if behind < 0 else behind
+        yield from _split_at_ends(list(ids[begin:stop]), borders)
+        begin = bits.find(1, stop)
+
+
+def _split_at_ends(run: list[int], borders: Borders) -> Iterator[list[int]]:
+    begin = 0
+    for end in compress(count(1), map(borders.ends.__contains__, run)):
+        yield run[begin:end]
+        begin = end
+    if begin < len(run):
+        yield run[begin:]
 
 
 def _find_difference(

@@ -10,18 +10,24 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 
+from pipeline.data.allocator import keep_small_blocks
 from pipeline.data.fitting import Fitted, fit
 from pipeline.data.mask_check import Borders, check_row, read_borders
 from pipeline.data.rendering import Renderer
 from pipeline.data.row import Row, parse_row
 from pipeline.data.style import Style
+from pipeline.errors import StageError
 
 ROWS_PER_BATCH = 1000
 PART_BYTES = 1 << 19
+
+# Rows that go through a step before the next step begins.
+_ROWS_AT_ONCE = 64
 
 SCHEMA = pa.schema(
     [
@@ -81,6 +87,7 @@ def list_parts(path: Path, part_bytes: int = PART_BYTES) -> list[Part]:
 @lru_cache(maxsize=2)
 def make_renderer(text: Path, style: Style) -> Renderer:
     """Return this process's renderer: a tokenizer takes a second to read."""
+    keep_small_blocks()
     return Renderer(text, style)
 
 
@@ -95,29 +102,60 @@ def make_borders(text: Path, style: Style) -> Borders:
 
 def render_part(part: Part, plan: Plan) -> Iterator[pa.RecordBatch]:
     """Yield the part's rows in order, PART_SCHEMA. Raises StageError naming the first bad row."""
-    renderer = make_renderer(plan.text, plan.style)
-    borders = make_borders(plan.text, plan.style)
+    # A part gives the same whatever this process rendered before.
+    make_renderer(plan.text, plan.style).layouts.forget()
     waiting: list[tuple[Row, Fitted]] = []
-    for number, line in _read_lines(part):
-        row = parse_row(line, on=f"{part.path.name}:{number}")
-        on = describe(row, f"{part.path.name}:{number}")
-        limit, too_long = plan.sequence_length, plan.too_long
-        for piece, fitted in fit(renderer, row, limit=limit, too_long=too_long, on=on):
-            if fitted.dropped is None:
-                check_row(
-                    piece,
-                    fitted.input_ids,
-                    fitted.completion_mask,
-                    continues=fitted.continues,
-                    borders=borders,
-                    tokenizer=renderer.tokenizer,
-                )
-            waiting.append((piece, fitted))
+    lines = _read_lines(part)
+    while group := list(islice(lines, _ROWS_AT_ONCE)):
+        for each in _render_group(group, part.path.name, plan):
+            waiting.append(each)
             if len(waiting) == ROWS_PER_BATCH:
                 yield make_batch(waiting)
                 waiting = []
     if waiting:
         yield make_batch(waiting)
+
+
+def _render_group(
+    lines: list[tuple[int, bytes]], name: str, plan: Plan
+) -> list[tuple[Row, Fitted]]:
+    """Return the rows of the lines, checked. Raises StageError naming the first bad row."""
+    try:
+        return _render_lines(lines, name, plan)
+    except StageError:
+        # Another row's, maybe, since an earlier one may fail in a later step.
+        for line in lines:
+            _render_lines([line], name, plan)
+        raise
+
+
+def _render_lines(
+    lines: list[tuple[int, bytes]], name: str, plan: Plan
+) -> list[tuple[Row, Fitted]]:
+    """Take all lines through one step after another: a step that goes on finds its code and tables
+    in the processor's caches."""
+    renderer = make_renderer(plan.text, plan.style)
+    borders = make_borders(plan.text, plan.style)
+    rows = [(parse_row(line, on=f"{name}:{number}"), number) for number, line in lines]
+    limit, too_long = plan.sequence_length, plan.too_long
+    rendered = [
+        each
+        for row, number in rows
+        for each in fit(
+            renderer, row, limit=limit, too_long=too_long, on=describe(row, f"{name}:{number}")
+        )
+    ]
+    for row, fitted in rendered:
+        if fitted.dropped is None:
+            check_row(
+                row,
+                fitted.input_ids,
+                fitted.completion_mask,
+                continues=fitted.continues,
+                borders=borders,
+                tokenizer=renderer.tokenizer,
+            )
+    return rendered
 
 
 def describe(row: Row, place: str) -> str:
@@ -134,10 +172,11 @@ def describe(row: Row, place: str) -> str:
 def _read_lines(part: Part) -> Iterator[tuple[int, bytes]]:
     with part.path.open("rb") as file:
         file.seek(part.start)
-        number = part.first_line
-        while file.tell() < part.end:
-            yield number, file.readline()
-            number += 1
+        number, position = part.first_line, part.start
+        while position < part.end:
+            line = file.readline()
+            yield number, line
+            number, position = number + 1, position + len(line)
 
 
 def make_batch(rows: list[tuple[Row, Fitted]]) -> pa.RecordBatch:

@@ -15,8 +15,11 @@ from pipeline.errors import StageError
 
 ROLES = ("system", "user", "assistant", "tool")
 
-_ROW_KEYS = ("id", "messages", "tools", "text", "source", "domain", "problem", "solution")
-_MESSAGE_KEYS = ("role", "content", "thinking", "tool_calls", "tool_call_id", "name")
+_ROW_KEYS = frozenset(
+    ("id", "messages", "tools", "text", "source", "domain", "problem", "solution")
+)
+_MESSAGE_KEYS = frozenset(("role", "content", "thinking", "tool_calls", "tool_call_id", "name"))
+_EMPTY_IS_ABSENT = ("source", "domain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ def write_row(row: Row) -> str:
         document["tools"] = list(row.tools)
     for key in ("text", "source", "domain", "problem", "solution"):
         value = getattr(row, key)
-        if value is not None and (value or key == "text"):
+        if value is not None and (value or key not in _EMPTY_IS_ABSENT):
             document[key] = value
     return json.dumps(document, ensure_ascii=False, allow_nan=False)
 
@@ -84,16 +87,14 @@ def parse_row(line: str | bytes, *, on: str = "a canonical row") -> Row:
     """Return the row of one line; StageError, naming `on`, for what `write_row` never writes."""
     try:
         document = _as(dict, json.loads(line), "the line")
-        unknown = set(document) - set(_ROW_KEYS)
-        if unknown:
-            raise ValueError(f"unknown key {min(unknown)!r}")
-        values = {key: _as(str, document[key], key) for key in document if key not in _LISTS}
+        if not _ROW_KEYS.issuperset(document):
+            raise ValueError(f"unknown key {min(document.keys() - _ROW_KEYS)!r}")
+        messages = _as(list, document.pop("messages", []), "messages")
+        tools = [_as(dict, each, "tools") for each in document.pop("tools", [])]
         row = Row(
-            **values,
-            messages=tuple(
-                map(_parse_message, _as(list, document.get("messages", []), "messages"))
-            ),
-            tools=tuple(_as(dict, each, "tools") for each in document.get("tools", [])),
+            **_as_texts(document),
+            messages=tuple(map(_parse_message, messages)),
+            tools=tuple(tools),
         )
         if bool(row.messages) == (row.text is not None):
             raise ValueError("it needs either messages or text")
@@ -107,23 +108,25 @@ def parse_row(line: str | bytes, *, on: str = "a canonical row") -> Row:
     return row
 
 
-_LISTS = ("messages", "tools")
-
-
 def _as(kind: type, value: Any, key: str) -> Any:
     if not isinstance(value, kind):
         raise TypeError(f"{key} is a {type(value).__name__}, not a {kind.__name__}")
     return value
 
 
+def _as_texts(document: dict[str, Any]) -> dict[str, str]:
+    for key, value in document.items():
+        _as(str, value, key)
+    return document
+
+
 def _parse_message(document: Any) -> Message:
     _as(dict, document, "a message")
-    unknown = set(document) - set(_MESSAGE_KEYS)
-    if unknown or document["role"] not in ROLES:
-        raise ValueError(f"unknown role or keys {sorted(unknown)} in a message")
-    calls = _as(list, document.get("tool_calls", []), "tool_calls")
-    texts = {key: _as(str, document[key], key) for key in document if key != "tool_calls"}
-    return Message(**texts, tool_calls=tuple(map(_parse_call, calls)))
+    if not _MESSAGE_KEYS.issuperset(document) or document["role"] not in ROLES:
+        unknown = sorted(document.keys() - _MESSAGE_KEYS)
+        raise ValueError(f"unknown role or keys {unknown} in a message")
+    calls = _as(list, document.pop("tool_calls", []), "tool_calls")
+    return Message(**_as_texts(document), tool_calls=tuple(map(_parse_call, calls)))
 
 
 def _parse_call(document: Any) -> ToolCall:

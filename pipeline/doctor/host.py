@@ -41,7 +41,7 @@ def read_host(machine: Machine, store: Path) -> Host:
             name for name in ("cc", "c++") if machine.find_program(name) is None
         ),
         has_make=machine.find_program("make") is not None,
-        memory_bytes=_read_memory(machine),
+        memory_bytes=read_free_memory(machine),
         shared_memory_bytes=_read_shared_memory(machine),
         now_s=time.time(),
         newest_file=max(_read_times(store), default=(0.0, "")),
@@ -64,7 +64,7 @@ def _find_interpreter(machine: Machine) -> tuple[str, str]:
         return "", f"{error.on}: {error.why}"
 
 
-def _read_memory(machine: Machine) -> int | None:
+def read_free_memory(machine: Machine) -> int | None:
     """Return the bytes that can be had without swapping: of the host, and of this cgroup."""
     available = _AVAILABLE.search(machine.read("/proc/meminfo"))
     found = [int(available[1]) << 10] if available else []

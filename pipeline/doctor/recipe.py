@@ -17,6 +17,7 @@ from pipeline.estimate.estimate import Estimate, estimate
 from pipeline.plan import list_images, list_targets, make_rules
 from pipeline.project import read_project
 from pipeline.recipe.dataset import DEMO
+from pipeline.recipe.evaluate import list_exam_paths
 from pipeline.recipe.recipe import Recipe, read_recipe
 from pipeline.recipe.row_sources import list_row_paths
 from pipeline.source_files import are_remembered
@@ -56,16 +57,19 @@ def _list_hashed(recipe: Recipe) -> list[Path]:
     """Return the user's files, and the base's directory, whose digests stand in keys."""
     source = recipe.base.source
     base = [] if source == DEMO or source.startswith(HUB) else [Path(source)]
-    return base if recipe.dataset.source == DEMO else [*base, *list_row_paths(recipe.dataset)]
+    rows = [] if recipe.dataset.source == DEMO else list_row_paths(recipe.dataset)
+    return [*base, *rows, *list_exam_paths(recipe.evaluate).values()]
 
 
 def _make_rules_unhashed(recipe: Recipe, sizes: Estimate) -> Sequence[Rule]:
     """Return the rules of a plain build, with the recipe's sizes and the demonstration's sources:
     to make the user's own would hash their files."""
+    asked = recipe.evaluate
     stand_in = replace(
         recipe,
         base=replace(recipe.base, source=DEMO),
         dataset=replace(recipe.dataset, source=DEMO, more=()),
+        evaluate=replace(asked, rows=(), problems=asked.problems or len(asked.rows)),
     )
     rules = make_rules(stand_in, sizes, Path())
     names = close_over_inputs(rules, list_targets(rules, []))

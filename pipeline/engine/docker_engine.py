@@ -12,7 +12,7 @@ import sys
 import tempfile
 import uuid
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -34,8 +34,9 @@ from pipeline.engine.docker_run import (
     make_network_options,
     make_user_options,
 )
+from pipeline.engine.foreground import run_shown
 from pipeline.engine.image import IMAGES
-from pipeline.engine.layout import CODE, INPUTS, JOB, OUT, WORK
+from pipeline.engine.layout import CHAT_PAGE, CODE, INPUTS, JOB, OUT, WORK
 from pipeline.engine.network import (
     CERTIFICATES,
     find_system_certificates,
@@ -69,6 +70,7 @@ class DockerEngine:
     pids: int = 4096
     name: str = "docker"
     listens_on: str = "0.0.0.0"
+    chat_page: str = str(CHAT_PAGE)
 
     def count_missing_bytes(self, images: Collection[str]) -> tuple[Path, int]:
         """Return nothing to be written: images are made and fetched by verbs of their own."""
@@ -123,17 +125,21 @@ class DockerEngine:
         *,
         inputs: Collection[Path] = (),
         port: int = 0,
+        address: str = "127.0.0.1",
+        before_end: Callable[[], None] | None = None,
         gpus: bool = False,
     ) -> int:
         targets = {str(path): INPUTS / str(n) / path.name for n, path in enumerate(inputs)}
         mounts = [mount for path in inputs for mount in make_mounts(path, targets[str(path)])]
-        program = [str(targets.get(word, word)) for word in argv]
-        options = [*make_network_options(port), *_make_terminal_options(), *make_gpu_options(gpus)]
+        program = [_replace_path(word, targets) for word in argv]
+        terminal = _make_terminal_options() if before_end is None else []
+        network = make_network_options(port, address)
+        options = [*network, *terminal, *make_gpu_options(gpus)]
         scratch = Path(tempfile.gettempdir())
         with make_workspace(scratch, "tristill") as work, _labelled(image, work) as label:
             command = self._make_argv(image, program, label=label, mounts=mounts, options=options)
             environment = docker_client.make_client_environment()
-            code = process.run_in_foreground(command, environment=environment)
+            code = run_shown(command, environment=environment, before_end=before_end)
             if code in _NOT_RUN:
                 raise _make_error(image, "see Docker's words above")
         return code
@@ -165,6 +171,15 @@ class DockerEngine:
                 *options,
             ],
         )
+
+
+def _replace_path(word: str, targets: Mapping[str, PurePosixPath]) -> str:
+    """Return the word with the path that it is, or begins with before a colon, as a container has
+    it."""
+    if word in targets:
+        return str(targets[word])
+    path, colon, rest = word.rpartition(":")
+    return f"{targets[path]}{colon}{rest}" if path in targets else word
 
 
 def _place(job: Mapping[str, Any]) -> tuple[dict[str, Any], list[Mount]]:

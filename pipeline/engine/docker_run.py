@@ -15,6 +15,8 @@ from pathlib import Path, PurePosixPath
 from pipeline.engine.docker_client import HOST_LABEL, WORK_LABEL, Daemon
 from pipeline.engine.layout import PREFIX, SCRATCH
 
+# Processes that train together exchange gradients there (NCCL); Docker's 64 MB hold not several's.
+_SHARED_MEMORY = "1g"
 # Triton and torch.compile load libraries from there.
 _SCRATCH_OPTIONS = "rw,exec,nosuid,nodev,mode=1777"
 
@@ -83,7 +85,7 @@ def make_gpu_options(sees_gpus: bool) -> list[str]:
     if not sees_gpus:
         return []
     chosen = ["--env", "CUDA_VISIBLE_DEVICES"] if "CUDA_VISIBLE_DEVICES" in os.environ else []
-    return ["--gpus", "all", *chosen]
+    return ["--gpus", "all", "--shm-size", _SHARED_MEMORY, *chosen]
 
 
 def make_user_options(daemon: Daemon, mounts: Sequence[Mount]) -> list[str]:
@@ -102,9 +104,12 @@ def make_user_options(daemon: Daemon, mounts: Sequence[Mount]) -> list[str]:
     return options + (["--security-opt", "label=disable"] if daemon.selinux else [])
 
 
-def make_network_options(port: int) -> list[str]:
-    """Return the options for no network, or for one port that this host alone reaches."""
-    return ["--publish", f"127.0.0.1:{port}:{port}"] if port else ["--network", "none"]
+def make_network_options(port: int, address: str) -> list[str]:
+    """Return the options for no network, or for one port at an address of this host."""
+    if not port:
+        return ["--network", "none"]
+    shown = f"[{address}]" if ":" in address else address
+    return ["--publish", f"{shown}:{port}:{port}"]
 
 
 def make_mounts(path: Path, target: PurePosixPath) -> list[Mount]:

@@ -5,7 +5,7 @@ needs another one is refused.
 """
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.artifact.engine import Variation
 from pipeline.artifact.key import make_digest
 from pipeline.engine.image import IMAGES, make_environment_document
-from pipeline.engine.layout import PREFIX
+from pipeline.engine.layout import CHAT_PAGE, PREFIX
 from pipeline.engine.stage import run_program, run_stage
 from pipeline.errors import HostError
 
@@ -25,6 +25,10 @@ class HereEngine:
     prefix: Path = Path(PREFIX)
     name: str = "here"
     listens_on: str = "127.0.0.1"
+
+    @property
+    def chat_page(self) -> str:
+        return str(CHAT_PAGE) if Path(CHAT_PAGE).is_dir() else ""
 
     def count_missing_bytes(self, images: Collection[str]) -> tuple[Path, int]:
         return self.prefix, 0
@@ -53,9 +57,11 @@ class HereEngine:
         *,
         inputs: Collection[Path] = (),
         port: int = 0,
+        address: str = "127.0.0.1",
+        before_end: Callable[[], None] | None = None,
         gpus: bool = False,
     ) -> int:
-        return run_program(self.prefix, image, argv, gpus=gpus)
+        return run_program(self.prefix, image, argv, gpus=gpus, before_end=before_end)
 
 
 def _require_environment(image: str) -> None:

@@ -49,6 +49,9 @@ _PYTHON_VARIABLES = {
     "PYTHONSAFEPATH": "1",
     "TZ": "UTC",
 }
+# What a large request took goes back to the system. Else the C library, which learns from what is
+# freed, keeps it for each thread: 800 MB after 96 bodies of 24 MB, and 30 MB with this.
+_SERVER_VARIABLES = _PYTHON_VARIABLES | {"MALLOC_MMAP_THRESHOLD_": "1048576"}
 # Loading in sequence and growing segments: else a 24 GB card runs out of memory while it loads.
 _TORCH_VARIABLES = _PYTHON_VARIABLES | {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
@@ -109,7 +112,7 @@ IMAGES = {
         Image(
             name="serve",
             locks=("serve.lock",),
-            variables=_PYTHON_VARIABLES,
+            variables=_SERVER_VARIABLES,
             installed_bytes=80_000_000,
             llama=True,
         ),
@@ -126,7 +129,7 @@ IMAGES = {
             name="serve-cuda",
             accelerator=CUDA,
             locks=("serve.lock",),
-            variables=_PYTHON_VARIABLES,
+            variables=_SERVER_VARIABLES,
             installed_bytes=1_500_000_000,
             llama=True,
             pins=("llama-cuda.lock", "serve/backends", "serve/cuda.cmake"),

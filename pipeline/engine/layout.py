@@ -19,3 +19,6 @@ WORK = PurePosixPath("/work")
 
 JOB = PurePosixPath("/job.json")
 SCRATCH = PurePosixPath("/tmp")
+
+CHAT_PAGE = PurePosixPath("/opt/chat-page")
+"""The page of llama.cpp's server, in the image serve alone."""

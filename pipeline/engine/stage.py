@@ -7,13 +7,14 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifact.engine import Variation
 from pipeline.artifact.key import REPOSITORY
 from pipeline.engine import process
+from pipeline.engine.foreground import run_shown
 from pipeline.engine.image import IMAGES
 from pipeline.engine.network import make_network_variables
 
@@ -56,11 +57,19 @@ def find_grace_s(job: Mapping[str, Any]) -> float:
     return process.SAVING_GRACE_S if "work" in job else process.GRACE_S
 
 
-def run_program(prefix: Path, image: str, argv: Sequence[str], *, gpus: bool) -> int:
+def run_program(
+    prefix: Path,
+    image: str,
+    argv: Sequence[str],
+    *,
+    gpus: bool,
+    before_end: Callable[[], None] | None,
+) -> int:
     """Run a program of the environment on the caller's terminal; return its exit code."""
     with tempfile.TemporaryDirectory(prefix="tristill-") as work:
-        return process.run_in_foreground(
+        return run_shown(
             [prefix / argv[0], *argv[1:]],
+            before_end=before_end,
             environment={
                 **make_stage_variables(image, Path(work)),
                 **_make_gpu_variables(gpus),

@@ -1,6 +1,6 @@
 """The `venv` engine: stages in pinned virtual environments, in the user's cache directory."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ class VenvEngine:
     envs_dir: Path
     name: str = "venv"
     listens_on: str = "127.0.0.1"
+    chat_page: str = ""
 
     def count_missing_bytes(self, images: Collection[str]) -> tuple[Path, int]:
         return self.envs_dir, venv.count_missing_bytes(images, envs_dir=self.envs_dir)
@@ -44,10 +45,12 @@ class VenvEngine:
         *,
         inputs: Collection[Path] = (),
         port: int = 0,
+        address: str = "127.0.0.1",
+        before_end: Callable[[], None] | None = None,
         gpus: bool = False,
     ) -> int:
         prefix = venv.python_of(image, self.envs_dir).parents[1]
-        return run_program(prefix, image, argv, gpus=gpus)
+        return run_program(prefix, image, argv, gpus=gpus, before_end=before_end)
 
 
 def make_engine() -> Engine:

@@ -60,6 +60,12 @@ def _split_batches(form: TrainingForm) -> _Changes:
             yield f"{told} the same", replace(form, batch_size=size, accumulation=steps)
 
 
+def _offload(form: TrainingForm) -> _Changes:
+    if form.on_gpu and not form.offloads:
+        told = "[train] activation_offload = true, which learns the same, slower"
+        yield told, replace(form, offloads=True)
+
+
 def _keep_small_moments(form: TrainingForm) -> _Changes:
     known = {each.name for each in fields(Train)}
     if "optimizer" in known and form.optimizer == "adamw":
@@ -91,6 +97,7 @@ def _lower_rank(form: TrainingForm) -> _Changes:
 
 _KINDS: tuple[Callable[[TrainingForm], _Changes], ...] = (
     _split_batches,
+    _offload,
     _keep_small_moments,
     _use_4_bits,
     _shorten,

@@ -60,6 +60,8 @@ class Estimate:
     gguf: Mapping[str, GgufSize]
     # Mostly the Q8_0 file that is measured, and gone afterwards.
     imatrix_bytes: int
+    # The logits of the 16-bit file, in float32.
+    divergence_scratch_bytes: int
     train_vram_bytes: int
 
     @property
@@ -101,6 +103,7 @@ def estimate(recipe: Recipe, *, planning: bool = False) -> Estimate:
         adapter_bytes=4 * trained,
         gguf={each: _size_file(recipe, base, shape, metadata, each) for each in recipe.gguf.types},
         imatrix_bytes=_size_file(recipe, base, shape, metadata, "Q8_0").size_bytes,
+        divergence_scratch_bytes=4 * shape.vocabulary * recipe.evaluate.divergence_tokens,
         train_vram_bytes=model_training(shape, form).total_bytes,
     )
 

@@ -112,6 +112,7 @@ def _model_serving(recipe: Recipe, sizes: Estimate) -> ServeMemory:
         shape,
         sizes.gguf[recipe.serve.type],
         embeddings_type=types["token_embd.weight"],
+        cache_type=recipe.serve.cache_type.upper(),
         context=recipe.serve.context,
         parallel=recipe.serve.parallel,
         on_gpu=recipe.serve.accelerator != "cpu",

@@ -11,7 +11,8 @@ from pipeline.estimate.gguf_size import GgufSize, list_tensors
 from pipeline.estimate.shape import Shape
 from pipeline.gguf_types import BLOCKS, count_row_bytes
 
-# llama.cpp's cache types (--cache-type-k, --cache-type-v)
+# Of what llama.cpp may keep keys and values in (--cache-type-k, --cache-type-v) these are told
+# besides the chosen one.
 CACHE_TYPES = ("F16", "Q8_0", "Q4_0")
 
 _CELLS = 256  # contexts are whole numbers of it
@@ -22,10 +23,12 @@ _PROCESS_BYTES = {True: 500_000_000, False: 60_000_000}
 
 @dataclass(frozen=True, kw_only=True)
 class ServeMemory:
-    """`parts` in bytes; `cache_bytes` is the key-value cache by its type, of which F16 counts."""
+    """`parts` in bytes; `cache_bytes` is the key-value cache by its type, of which that of
+    `cache_type` counts."""
 
     parts: Mapping[str, int]
     cache_bytes: Mapping[str, int]
+    cache_type: str
 
     @property
     def total_bytes(self) -> int:
@@ -37,19 +40,23 @@ def model_serving(
     gguf: GgufSize,
     *,
     embeddings_type: str,
+    cache_type: str,
     context: int,
     parallel: int,
     on_gpu: bool,
 ) -> ServeMemory:
     """Return what a server takes that keeps `parallel` contexts of `context` tokens.
 
-    `embeddings_type` is that of token_embd.weight in the file.
+    `embeddings_type` is that of token_embd.weight in the file, `cache_type` that of keys and
+    values.
     """
     cache = {
         each: count_cache_bytes(shape, each, context=context, parallel=parallel)
-        for each in CACHE_TYPES
+        for each in sorted({*CACHE_TYPES, cache_type}, key=list(BLOCKS).index)
         if shape.kv_heads * shape.head_dim % BLOCKS[each][0] == 0
     }
+    # In a type whose blocks do not divide a head the server would refuse to start.
+    cache_type = cache_type if cache_type in cache else "F16"
     rows, columns = list_tensors(shape)["token_embd.weight"]
     is_held = shape.tied or not on_gpu
     looked_up = 0 if is_held else rows * count_row_bytes(embeddings_type, columns)
@@ -57,11 +64,11 @@ def model_serving(
     widest = max(shape.vocabulary, 3 * shape.ffn) + 2 * shape.hidden
     parts = {
         "weights": gguf.tensor_bytes - looked_up,
-        "kv_cache": cache["F16"],
+        "kv_cache": cache[cache_type],
         "compute": 4 * _BATCH * widest,
         "context" if on_gpu else "process": _PROCESS_BYTES[on_gpu],
     }
-    return ServeMemory(parts=parts, cache_bytes=cache)
+    return ServeMemory(parts=parts, cache_bytes=cache, cache_type=cache_type)
 
 
 def count_cache_bytes(shape: Shape, cache_type: str, *, context: int, parallel: int) -> int:

@@ -74,7 +74,7 @@ def list_serving_verdicts(
         yield f"Served by no card of up to {largest} GB: {serve.total_bytes / _GIB:.1f} needed."
         return
     size, needed = gpu.nominal_gb, serve.total_bytes / _GIB
-    longest = _find_context(shape, serve, slots, gpu, "F16")
+    longest = _find_context(shape, serve, slots, gpu, serve.cache_type)
     told = _tell_beyond(shape, "context", slots.context, longest)
     smaller = _find_context(shape, serve, slots, gpu, "Q8_0") if "Q8_0" in serve.cache_bytes else 0
     if smaller > longest:

@@ -1,15 +1,14 @@
-"""Held-out problems -> greedy answers of the base and of the distilled model, before any export.
+"""Problems -> greedy answers of the base and of the distilled model, before any export.
 
-In: `text`, `rows`, and `adapter` or, trained whole, `tuned`. Out: scores.json, answers-base.jsonl
-and answers-distilled.jsonl. One model in memory: the base answers with the adapter switched off.
-Batches are padded on the left, where the attention mask hides the padding and positions are counted
-from the first real token.
+In: `text`, `rows`, `exam-1` and so on, the user's own problems, and `adapter` or, trained whole,
+`tuned`. Out: scores.json, answers-base.jsonl, answers-distilled.jsonl. One model in memory: the
+base answers with the adapter switched off. Batches are padded on the left, where the attention
+mask hides the padding and positions are counted from the first real token.
 """
 
-import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
 
 import torch
@@ -19,15 +18,20 @@ from pipeline.data.encoding import decode
 from pipeline.data.rendering import Renderer
 from pipeline.data.row import Message
 from pipeline.data.style import Style
-from pipeline.evaluate.grade import is_correct, read_answer
-from pipeline.evaluate.problems import Problem, read_problems
-from pipeline.log import say, step
+from pipeline.evaluate.answers import Said, open_block, write_answers, write_scores
+from pipeline.evaluate.grade import CONTROL_MARKS
+from pipeline.evaluate.problems import Problem, read_asked
+from pipeline.log import step
 from pipeline.sft.model import make_repeatable, read_adapted, read_base, silence_libraries
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
+    """`exams`: texts that `problems.write_exam` wrote; `answer` is how held-out rows are graded."""
+
     problems: int
+    answer: str
+    exams: tuple[str, ...]
     max_tokens: int
     batch_size: int
     cpu_threads: int
@@ -54,7 +58,7 @@ def generate(
     options: Options,
     *,
     ends: Collection[int],
-) -> list[str]:
+) -> list[Said]:
     """Return the greedy continuation of each prompt, in the prompts' order, up to one of `ends`."""
     how = GenerationConfig(
         do_sample=False,
@@ -64,7 +68,7 @@ def generate(
     )
     # Longest first, so that a batch holds prompts of about one length.
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    texts = [""] * len(prompts)
+    found: dict[int, Said] = {}
     for start in range(0, len(order), options.batch_size):
         part = order[start : start + options.batch_size]
         ids, mask = pad_left([prompts[i] for i in part], tokenizer.pad_token_id)
@@ -72,19 +76,18 @@ def generate(
         answers = model.generate(input_ids=ids, attention_mask=mask, generation_config=how)
         for i, answer in zip(part, answers[:, ids.shape[1] :], strict=True):
             said = list(takewhile(lambda each: each not in ends, answer.tolist()))
-            texts[i] = decode(tokenizer, said, bare=True)
-    return texts
+            finished = len(said) < len(answer)
+            text = open_block(decode_said(tokenizer, said), decode_said(tokenizer, prompts[i]))
+            # The token that ends the turn is one that was written.
+            found[i] = Said(text=text, tokens=len(said) + finished, finished=finished)
+    return [found[i] for i in range(len(prompts))]
 
 
-def _grade(problems: list[Problem], texts: list[str], path: Path) -> dict[str, int]:
-    lines, correct = [], 0
-    for problem, text in zip(problems, texts, strict=True):
-        right = is_correct(text, problem.solution)
-        correct += right
-        answer = {"id": problem.row_id, "answer": read_answer(text), "correct": right}
-        lines.append(json.dumps(answer, ensure_ascii=False) + "\n")
-    path.write_bytes("".join(lines).encode("utf-8"))
-    return {"correct": correct, "total": len(problems)}
+def decode_said(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
+    """Return the text of what a model said, without control tokens but those around thinking."""
+    marks = {tokenizer.backend_tokenizer.token_to_id(mark) for mark in CONTROL_MARKS}
+    parts = [list(part) for _, part in groupby(ids, key=lambda each: each in marks)]
+    return "".join(decode(tokenizer, part, bare=part[0] not in marks) for part in parts)
 
 
 def _read_models(inputs: Mapping[str, Path]) -> Iterator[tuple[str, PreTrainedModel]]:
@@ -105,13 +108,11 @@ def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
     silence_libraries()
     renderer = Renderer(inputs["text"], Style())
     tokenizer = renderer.tokenizer
-    problems = read_problems(inputs["rows"] / "held_out.jsonl", options.problems)
+    problems = read_asked(inputs, options.problems, form=options.answer, exams=options.exams)
     prompts = [make_prompt(problem, renderer) for problem in problems]
-    scores = {}
+    graded = {}
     for name, model in _read_models(inputs):
         with step(f"ask {name}"):
-            texts = generate(model, tokenizer, prompts, options, ends=renderer.end_ids)
-        scores[name] = _grade(problems, texts, out / f"answers-{name}.jsonl")
-        say(f"  {name}: {scores[name]['correct']} of {scores[name]['total']} correct")
-    text = json.dumps(scores, indent=2, sort_keys=True) + "\n"
-    (out / "scores.json").write_text(text, encoding="utf-8")
+            said = generate(model, tokenizer, prompts, options, ends=renderer.end_ids)
+        graded[name] = write_answers(out / f"answers-{name}.jsonl", problems, said, name=name)
+    write_scores(out / "scores.json", graded)

@@ -1,15 +1,15 @@
-"""Stage: held-out problems -> each GGUF's answers, through the server that users will talk to.
+"""Stage: problems -> each GGUF's answers, through the server that users will talk to.
 
-In: `rows`, and one directory per type with its model.gguf. Out: scores.json and, in held-out order,
-answers-<TYPE>.jsonl. Each file is served with its own chat template and asked through the
-OpenAI-compatible API by the official client.
+In: `rows`, one directory per type with its model.gguf, and `exam-1` and so on, the user's own
+problems. Out: scores.json and, in the order of the problems, answers-<TYPE>.jsonl. Each file is
+served with its own chat template and asked through the OpenAI-compatible API by the official
+client, which asks again what a fault of the connection or of the server left unanswered.
 
 Greedy answers are the same bytes every time with `parallel` 1. With more, requests are computed in
 batches that form as requests happen to come; sums then round differently, and where two tokens are
 nearly equal another one may win (41 of 100 answers of a random Q4_K_M model, 5 of 100 in BF16).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from typing import Any
 import openai
 
 from pipeline.errors import StageError
-from pipeline.evaluate.grade import is_correct, read_answer
-from pipeline.evaluate.problems import Problem, read_problems
-from pipeline.log import say, step
+from pipeline.evaluate.answers import Said, open_block, write_answers, write_scores
+from pipeline.evaluate.problems import Problem, read_asked
+from pipeline.log import step
 from pipeline.serve.server import llama_server
 
-_ROWS = "held_out.jsonl"
-_RETRIES = 2
+# The client waits 0.5 s before the first, twice as long before each next, 8 s at most.
+_RETRIES = 4
 _ANSWER_S = 3600.0
 # Room for what the chat template writes around a problem: a default system prompt.
 _TEMPLATE_TOKENS = 2048
@@ -33,8 +33,12 @@ _TEMPLATE_TOKENS = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
+    """`exams`: texts that `problems.write_exam` wrote; `answer` is how held-out rows are graded."""
+
     types: tuple[str, ...]
     problems: int
+    answer: str
+    exams: tuple[str, ...]
     max_tokens: int
     temperature: float
     seed: int
@@ -43,28 +47,18 @@ class Options:
 
 
 def run(inputs: Mapping[str, Path], options: Options, out: Path) -> None:
-    """Ask each type the first held-out problems, grade and write its answers."""
-    problems = read_problems(inputs["rows"] / _ROWS, options.problems)
-    scores = {}
+    """Ask each type every problem, grade and write its answers."""
+    problems = read_asked(inputs, options.problems, form=options.answer, exams=options.exams)
+    graded = {}
     for each in options.types:
         with step(f"ask {each} {len(problems)} problems"):
-            answers = _ask_all(inputs[each] / "model.gguf", problems, options)
-        correct = [is_correct(a, p.solution) for a, p in zip(answers, problems, strict=True)]
-        scores[each] = {"correct": sum(correct), "total": len(problems)}
-        say(f"{each}: {sum(correct)} of {len(problems)} correct")
-        lines = [
-            _make_line(p, a, correct=c) for p, a, c in zip(problems, answers, correct, strict=True)
-        ]
-        (out / f"answers-{each}.jsonl").write_text("".join(lines), encoding="utf-8")
-    (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+            said = _ask_all(inputs[each] / "model.gguf", problems, options)
+        path = out / f"answers-{each}.jsonl"
+        graded[each] = write_answers(path, problems, said, name=each)
+    write_scores(out / "scores.json", graded)
 
 
-def _make_line(problem: Problem, text: str, *, correct: bool) -> str:
-    line = {"id": problem.row_id, "answer": read_answer(text), "correct": correct, "text": text}
-    return json.dumps(line, ensure_ascii=False) + "\n"
-
-
-def _ask_all(gguf: Path, problems: Sequence[Problem], options: Options) -> list[str]:
+def _ask_all(gguf: Path, problems: Sequence[Problem], options: Options) -> list[Said]:
     """Return the answers in the problems' order."""
     longest = max(len(f"{each.system}{each.problem}".encode()) for each in problems)
     context = options.max_tokens + longest + _TEMPLATE_TOKENS
@@ -77,10 +71,20 @@ def _ask_all(gguf: Path, problems: Sequence[Problem], options: Options) -> list[
         ) as client,
         ThreadPoolExecutor(options.parallel) as pool,
     ):
-        return list(pool.map(lambda each: _ask(client, each, options), problems))
+        prompt = _render(client, base_url, problems[0])
+        return list(pool.map(lambda each: _ask(client, each, options, prompt), problems))
 
 
-def _ask(client: openai.OpenAI, problem: Problem, options: Options) -> str:
+def _render(client: openai.OpenAI, base_url: str, problem: Problem) -> str:
+    """Return the server's own rendering of the problem; all of them end alike."""
+    url, body = f"{base_url}/apply-template", {"messages": _make_messages(problem)}
+    try:
+        return str(client.post(url, cast_to=dict[str, str], body=body)["prompt"])
+    except openai.APIError as error:
+        raise _refuse(problem, error) from None
+
+
+def _ask(client: openai.OpenAI, problem: Problem, options: Options, prompt: str) -> Said:
     try:
         completion = client.chat.completions.create(
             model="model.gguf",
@@ -92,13 +96,22 @@ def _ask(client: openai.OpenAI, problem: Problem, options: Options) -> str:
             extra_body={"cache_prompt": False},
         )
     except openai.APIError as error:
-        raise StageError(
-            "the server did not answer a problem",
-            on=problem.row_id,
-            why=f"{type(error).__name__}: {error}",
-            then="shorten [evaluate] max_tokens or the problem, or free memory, and build again",
-        ) from None
-    return _read_text(completion.choices[0].message)
+        raise _refuse(problem, error) from None
+    choice, usage = completion.choices[0], completion.usage
+    return Said(
+        text=open_block(_read_text(choice.message), prompt),
+        tokens=usage.completion_tokens if usage else 0,
+        finished=choice.finish_reason != "length",
+    )
+
+
+def _refuse(problem: Problem, error: openai.APIError) -> StageError:
+    return StageError(
+        "the server did not answer a problem",
+        on=problem.row_id,
+        why=f"{type(error).__name__}: {error}",
+        then="shorten [evaluate] max_tokens or the problem, or free memory, and build again",
+    )
 
 
 def _make_messages(problem: Problem) -> Any:

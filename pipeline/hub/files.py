@@ -155,7 +155,7 @@ def _require_space(commit: Commit, files: Sequence[RepoFile], work: Path) -> Non
 def _require_commits(commit: Commit, file: RepoFile, path: Path) -> None:
     """Raise StageError, and let go of the file, unless it is the commit's."""
     expected = file.lfs.sha256 if file.lfs else file.blob_id
-    found = _hash(path, as_blob=not file.lfs)
+    found = hash_as_kept(path, as_blob=not file.lfs)
     if found != expected:
         path.unlink()
         raise StageError(
@@ -166,7 +166,7 @@ def _require_commits(commit: Commit, file: RepoFile, path: Path) -> None:
         )
 
 
-def _hash(path: Path, *, as_blob: bool) -> str:
+def hash_as_kept(path: Path, *, as_blob: bool) -> str:
     """Return the sha256 of a file, or the name that git gives to its content."""
     with path.open("rb") as file:
         if not as_blob:

@@ -14,7 +14,9 @@ from typing import Any
 from pipeline.data.source import HUB
 from pipeline.errors import UsageError
 from pipeline.gguf_types import NEED_IMATRIX, parse_override
-from pipeline.recipe.dataset import DEMO, Dataset, Rows, find_dataset_contradictions, is_raw_text
+from pipeline.recipe.dataset import DEMO, Dataset, Rows, find_dataset_contradictions
+from pipeline.recipe.evaluate import find_evaluation_problems
+from pipeline.recipe.export import find_export_problems
 from pipeline.recipe.hub import find_commit_problems
 from pipeline.recipe.parsing import Problem
 from pipeline.recipe.positions import Place
@@ -31,12 +33,13 @@ def find_contradictions(
 ) -> list[Problem]:
     """Return what cannot be meant; paths are relative to `folder`.
 
-    While `planning`, the base and the rows need not be there.
+    While `planning`, the base, the rows and the user's own problems need not be there.
     """
     return [
         *_find_between_tables(tables),
-        *_find_evaluation_problems(tables["evaluate"], tables["dataset"], folder),
+        *find_evaluation_problems(tables, folder, planning=planning),
         *_find_gguf_problems(tables["gguf"]),
+        *find_export_problems(tables["export"]),
         *(
             place_problem(said, ("train",), tables["train"])
             for said in find_train_contradictions(tables["train"], folder)
@@ -68,18 +71,6 @@ def _find_between_tables(tables: Mapping[str, Any]) -> list[Problem]:
             )
         )
     return problems
-
-
-def _find_evaluation_problems(evaluate: Any, dataset: Dataset, folder: Path) -> list[Problem]:
-    if evaluate.problems and is_raw_text(dataset, folder):
-        what = "raw text asks nothing, so no answer can be graded: set it to 0"
-        of: tuple[Place, ...] = (("dataset", "source"), ("dataset", "format"))
-    elif evaluate.problems > dataset.held_out:
-        what = f"more than [dataset] held_out, which is {dataset.held_out}"
-        of = (("dataset", "held_out"),)
-    else:
-        return []
-    return [Problem(at=("evaluate", "problems"), value=evaluate.problems, what=what, of=of)]
 
 
 def _find_gguf_problems(gguf: Any) -> list[Problem]:

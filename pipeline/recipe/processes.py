@@ -14,7 +14,8 @@ from pipeline.sft.names import FSDP, QLORA
 if TYPE_CHECKING:
     from pipeline.recipe.train import Train
 
-_ADDRESS = re.compile(r".+:[1-9]\d{0,4}")
+_ADDRESS = re.compile(r".+:([1-9]\d{0,4})")
+_LAST_PORT = 65535
 
 
 def find_process_contradictions(train: "Train", folder: Path) -> list[str]:
@@ -25,7 +26,8 @@ def find_process_contradictions(train: "Train", folder: Path) -> list[str]:
         problems.append("gradient_accumulation: must be a multiple of processes, which share it")
     if train.processes % train.hosts:
         problems.append("processes: must be a multiple of hosts, which have as many each")
-    if train.hosts > 1 and not _ADDRESS.fullmatch(train.address):
+    address = _ADDRESS.fullmatch(train.address)
+    if train.hosts > 1 and not (address and int(address[1]) <= _LAST_PORT):
         problems.append("address: several hosts need HOST:PORT of the first")
     is_shared = train.sharding == FSDP or bool(train.deepspeed)
     if is_shared and (train.processes == 1 or train.accelerator == "cpu"):

@@ -16,11 +16,14 @@ from pipeline.errors import UsageError
 from pipeline.gguf_types import FILE_TYPES
 from pipeline.recipe.contradictions import find_contradictions
 from pipeline.recipe.dataset import DEMO, Dataset, resolve_sources
+from pipeline.recipe.evaluate import Evaluate, resolve_exams
+from pipeline.recipe.export import Export
 from pipeline.recipe.parsing import Problem, did_you_mean, parse_table, sort_problems
 from pipeline.recipe.positions import find_lines
 from pipeline.recipe.processes import resolve_train
 from pipeline.recipe.setting import setting as _setting
 from pipeline.recipe.train import Train
+from pipeline.serve.argv import CACHE_BITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,28 +74,27 @@ class Serve:
     port: int = _setting("Port to listen on, at the loopback address.", 8080, low=1, high=65535)
     context: int = _setting("Context of one slot, tokens.", 8192, low=64)
     parallel: int = _setting("Requests served side by side.", 1, low=1, high=256)
+    reasoning: str = _setting(
+        "Thinking in `reasoning_content`, apart from the answer, or in the text as it was written.",
+        "split",
+        choices=("split", "text"),
+    )
+    cache_type: str = _setting(
+        "What keys and values are kept in; q8_0 takes half of f16's memory.",
+        "f16",
+        choices=tuple(CACHE_BITS),
+    )
+    prompt_cache_mib: int = _setting(
+        "Memory for the prompts of earlier conversations, MiB; less where less is free.",
+        2048,
+        low=0,
+    )
+    metrics: bool = _setting("Show /metrics, for Prometheus, to who may ask for an answer.", True)
 
     @property
     def image(self) -> str:
         """The image that serves."""
         return "serve" if self.accelerator == "cpu" else f"serve-{self.accelerator}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    problems: int = _setting("Held-out problems asked; 0 asks none.", 400, low=0)
-    max_tokens: int = _setting("Longest answer, tokens.", 2048, low=1)
-    temperature: float = _setting("Sampling temperature; 0 is greedy.", 0.0, low=0.0, high=2.0)
-    seed: int = _setting("Sampling seed.", 1, low=0)
-    parallel: int = _setting(
-        "Problems asked side by side; with more than 1, batches and so some answers may vary.",
-        1,
-        low=1,
-        high=256,
-    )
-    before_export: bool = _setting(
-        "Also ask the base and the distilled model before they are exported.", False
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,7 @@ class Recipe:
     gguf: Gguf
     serve: Serve
     evaluate: Evaluate
+    export: Export
     limits: Limits
 
 
@@ -126,6 +129,7 @@ TABLES: dict[str, Any] = {
     "gguf": Gguf,
     "serve": Serve,
     "evaluate": Evaluate,
+    "export": Export,
     "limits": Limits,
 }
 
@@ -209,4 +213,5 @@ def _make_recipe(path: Path, tables: dict[str, Any]) -> Recipe:
         tables["base"] = dataclasses.replace(tables["base"], source=absolute)
     tables["dataset"] = resolve_sources(tables["dataset"], path.parent)
     tables["train"] = resolve_train(tables["train"], path.parent)
+    tables["evaluate"] = resolve_exams(tables["evaluate"], path.parent)
     return Recipe(name=path.stem, **tables)

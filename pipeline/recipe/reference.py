@@ -27,6 +27,7 @@ _ABOUT = {
     "gguf": "The quantized files.",
     "serve": "The server on one of them.",
     "evaluate": "The questions that the results are judged by.",
+    "export": "What the model is called where others find it. No key depends on it.",
     "limits": "What a container may use. No key depends on it.",
 }
 
@@ -64,7 +65,15 @@ whole does not. What is said of the base is read from its `config.json` and chat
   `[gguf] tensor_types` asks for that type by name.
 - A chat template that writes no user's turn.
 - A type or tensor type that is garbage without an importance matrix, and no `[gguf] calibration`.
-- `[serve] type` that is not among `[gguf] types`; `[evaluate] problems` above `[dataset] held_out`.
+- `[serve] type` that is not among `[gguf] types`; `[evaluate] problems` above `[dataset] held_out`;
+  `[evaluate] divergence_tokens` without the BF16 file that the others are compared with.
+- In `[train]`: what only an adapter has with `method = "full"`; `init = "pissa"` without 16-bit
+  weights, or `"loftq"` without 4-bit ones; `embedding_learning_rate` without embeddings that are
+  trained; what only a GPU has with `accelerator = "cpu"`; a `checkpoint` after the last step or
+  epoch; a run without a step, or with a learning rate or an alpha of 0.
+- `gradient_accumulation` that is no multiple of `processes`, or `processes` of `hosts`; several
+  hosts without `address`; weights in parts (`sharding`, `deepspeed`) for one process, for a CPU or
+  with `qlora`; a DeepSpeed configuration that is not there, is no JSON, or is of ZeRO stage 3.
 - Column templates without their partner, of a format that has none, or that name no column.
 - A source that is not there, or holds no file of rows. `plan` goes on without: it gives sizes then,
   and no keys.
@@ -81,6 +90,11 @@ def make_reference() -> str:
         lines += ["", f"# {_ABOUT[name]}", f"[{name}]"]
         for field, kind in _list_fields(table_type):
             lines += [f"# {field.metadata['doc']}", f"# {kind}", _show_default(field)]
+        for heading, row_type in _list_row_tables(name, table_type):
+            lines += ["", f"# {heading}"]
+            for field, kind in _list_fields(row_type):
+                shown = _show_default(field, "...")
+                lines += [f"# # {field.metadata['doc']}", f"# # {kind}", f"# {shown}"]
     return "\n".join(lines) + "\n"
 
 
@@ -88,19 +102,19 @@ def make_document() -> str:
     """Return docs/recipe.md: a table of fields per table of the recipe."""
     parts = [_INTRODUCTION]
     for name, table_type in TABLES.items():
-        rows = [
-            f"| `{field.name}` | {_escape(kind)} | {_show_cell(field)} |"
-            f" {_escape(field.metadata['doc'])} |"
-            for field, kind in _list_fields(table_type)
-        ]
-        heading = f"## [{name}]\n\n{_ABOUT[name]}\n\n"
-        parts.append(
-            heading
-            + "| field | type and range | default | meaning |\n|---|---|---|---|\n"
-            + "\n".join(rows)
-            + "\n"
-        )
+        parts.append(f"## [{name}]\n\n{_ABOUT[name]}\n\n{_make_table(table_type)}")
+        for heading, row_type in _list_row_tables(name, table_type):
+            parts.append(f"### {heading}\n\n{_make_table(row_type)}")
     return "\n".join([*parts, _REFUSED])
+
+
+def _make_table(table_type: Any) -> str:
+    rows = [
+        f"| `{field.name}` | {_escape(kind)} | {_show_cell(field)} |"
+        f" {_escape(field.metadata['doc'])} |\n"
+        for field, kind in _list_fields(table_type)
+    ]
+    return "| field | type and range | default | meaning |\n|---|---|---|---|\n" + "".join(rows)
 
 
 def _list_fields(table_type: Any) -> Iterator[tuple[dataclasses.Field[Any], str]]:
@@ -124,8 +138,16 @@ def _describe_kind(field: dataclasses.Field[Any], hint: Any) -> str:
     return kind + ("; required" if field.default is dataclasses.MISSING else "")
 
 
-def _show_default(field: dataclasses.Field[Any]) -> str:
-    value = DEMO if field.default is dataclasses.MISSING else field.default
+def _list_row_tables(name: str, table_type: Any) -> Iterator[tuple[str, Any]]:
+    """Yield heading and type of the tables inside a table whose fields are not the table's own."""
+    for field, hint in typing.get_type_hints(table_type).items():
+        row_type = find_row_type(hint)
+        if row_type is not None and not issubclass(table_type, row_type):
+            yield f"[[{name}.{field}]]", row_type
+
+
+def _show_default(field: dataclasses.Field[Any], required: str = DEMO) -> str:
+    value = required if field.default is dataclasses.MISSING else field.default
     return f"{field.name} = {_show_value(value)}"
 
 

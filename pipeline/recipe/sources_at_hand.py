@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pipeline.data.source import HUB
 from pipeline.recipe.dataset import DEMO
+from pipeline.recipe.evaluate import list_exam_paths
 from pipeline.recipe.recipe import Recipe
 from pipeline.recipe.row_sources import list_row_paths
 from pipeline.source_files import count_unhashed_bytes, list_checkpoint_paths
@@ -21,6 +22,10 @@ def find_absent(recipe: Recipe, digests: Path) -> dict[str, str]:
     What is on the hub is known by its commit.
     """
     paths = {"rows": [] if recipe.dataset.source == DEMO else list_row_paths(recipe.dataset)}
+    if exams := list(list_exam_paths(recipe.evaluate).values()):
+        paths["answers"] = exams
+        if recipe.evaluate.before_export:
+            paths["answers-checkpoint"] = exams
     found = {}
     if recipe.base.source != DEMO and not recipe.base.source.startswith(HUB):
         paths["base"] = list_checkpoint_paths(Path(recipe.base.source))

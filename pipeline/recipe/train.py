@@ -1,9 +1,9 @@
 """[train] of a recipe: the method, its settings and what trains. Standard library alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from pipeline.recipe.checkpoint import BEST_BY, LAST, parse_checkpoint
+from pipeline.recipe.checkpoint import BEST_BY, EPOCH, LAST, STEP, parse_checkpoint
 from pipeline.recipe.processes import find_process_contradictions
 from pipeline.recipe.setting import setting as _setting
 from pipeline.sft.names import (
@@ -27,6 +27,8 @@ from pipeline.sft.names import (
 # The artifacts that training may be for.
 RESULTS = ("adapter", "tuned")
 REPORTERS = ("tensorboard", "wandb", "mlflow")
+# What only an adapter has.
+_OF_ADAPTER = ("rank", "alpha", "rslora", "init", "dropout", "target_modules")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,9 +173,7 @@ class Train:
 def find_train_contradictions(train: Train, folder: Path) -> list[str]:
     """Return what each field may say but the table as a whole cannot; paths are relative to
     `folder`."""
-    problems = []
-    if train.method == FULL and train.init != ZERO:
-        problems.append(f'init: {train.init} starts an adapter; method "full" has none')
+    problems = _find_idle_problems(train)
     if train.method == FULL and train.modules_to_save:
         problems.append('modules_to_save: method "full" trains every weight as it is')
     if train.init == PISSA and train.method == QLORA:
@@ -183,12 +183,40 @@ def find_train_contradictions(train: Train, folder: Path) -> list[str]:
     if train.embedding_learning_rate and train.method != FULL and not train.modules_to_save:
         problems.append("embedding_learning_rate: needs embed_tokens or lm_head in modules_to_save")
     problems += find_process_contradictions(train, folder)
-    try:
-        parse_checkpoint(train.checkpoint)
-    except ValueError as error:
-        problems.append(f"checkpoint: {error}")
+    problems += _find_checkpoint_problems(train)
     if train.accelerator == "cpu" and train.optimizer == PAGED_ADAMW_8BIT:
         problems.append('optimizer: only a GPU pages its memory: set optimizer = "adamw_8bit"')
     if train.accelerator == "cpu" and train.activation_offload:
         problems.append("activation_offload: there is no GPU to offload from")
     return [f"[train] {problem}" for problem in problems]
+
+
+def _find_idle_problems(train: Train) -> list[str]:
+    """Return what would have no effect, or leave the training without one."""
+    defaults = {each.name: each.default for each in fields(Train)}
+    changed = [name for name in _OF_ADAPTER if getattr(train, name) != defaults[name]]
+    problems = [
+        f'{name}: it is of an adapter; method "full" has none'
+        for name in changed
+        if train.method == FULL
+    ]
+    if not train.max_steps and not train.epochs:
+        problems.append("epochs: with max_steps = 0 and epochs = 0 no step is taken")
+    if not train.learning_rate:
+        problems.append("learning_rate: at 0 nothing is learnt")
+    if not train.alpha:
+        problems.append("alpha: at 0 the adapter changes nothing")
+    return problems
+
+
+def _find_checkpoint_problems(train: Train) -> list[str]:
+    """Return why the checkpoint cannot be there, as far as that is known before the rows are."""
+    try:
+        kind, number = parse_checkpoint(train.checkpoint)
+    except ValueError as error:
+        return [f"checkpoint: {error}"]
+    if kind == STEP and train.max_steps and number > train.max_steps:
+        return [f"checkpoint, max_steps: training ends after step {train.max_steps}"]
+    if kind == EPOCH and not train.max_steps and number > train.epochs:
+        return [f"checkpoint, epochs: training ends after {train.epochs:g} epochs"]
+    return []

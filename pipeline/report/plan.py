@@ -144,6 +144,7 @@ def _describe_memory(recipe: Recipe, outlook: Outlook) -> dict[str, Any]:
                 "device": recipe.serve.accelerator,
                 "bytes": serve.total_bytes,
                 "parts": dict(serve.parts),
+                "cache_type": serve.cache_type,
                 "cache_bytes": dict(serve.cache_bytes),
             },
         },

@@ -7,6 +7,8 @@ from typing import Any
 
 from pipeline.artifact.manifest import File
 from pipeline.artifact.store import Artifact
+from pipeline.evaluate.interval import make_interval
+from pipeline.gguf_types import REFERENCE
 from pipeline.recipe.train import RESULTS
 from pipeline.report.table import format_bytes, format_seconds, format_table, shorten_path
 
@@ -36,7 +38,8 @@ def _find_file(files: Sequence[File]) -> File | None:
 
 
 def make_result_table(sealed: Mapping[str, Artifact]) -> str:
-    """Return loss before and after, and accuracy of each model asked; "" when there is neither."""
+    """Return loss before and after, the accuracy of each model asked, and how far each file is from
+    the 16-bit one; "" when there is none of them."""
     text = ""
     for name in set(RESULTS) & set(sealed):
         metrics = _read_json(sealed[name], "metrics.json")
@@ -56,13 +59,37 @@ def make_result_table(sealed: Mapping[str, Artifact]) -> str:
         (
             model,
             f"{100 * score['correct'] / score['total']:.1f} %",
+            _format_interval(*make_interval(score["correct"], score["total"])),
             f"{score['correct']}",
             score["total"],
         )
         for model, score in scores.items()
     ]
-    headings = ("held-out accuracy of the", "accuracy", "correct", "of")
-    return text + ("\n" + format_table(headings, rows) if rows else "")
+    headings = ("accuracy of the", "accuracy", "95 % interval", "correct", "of")
+    text += "\n" + format_table(headings, rows) if rows else ""
+    return text + _make_divergence_table(sealed)
+
+
+def _format_interval(low: float, high: float) -> str:
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _make_divergence_table(sealed: Mapping[str, Artifact]) -> str:
+    if "divergence" not in sealed:
+        return ""
+    found = _read_json(sealed["divergence"], "divergence.json")
+    rows = [
+        (
+            name,
+            f"{each['perplexity']:.4f}",
+            f"{each['kl_divergence']['mean'] if name != REFERENCE else 0:.6f}",
+            f"{100 * each['flips'] if name != REFERENCE else 0:.2f} %",
+        )
+        for name, each in found.items()
+    ]
+    tokens = found[REFERENCE]["tokens"]
+    headings = (f"on {tokens:,} held-out tokens", "perplexity", "KL divergence", "flips")
+    return "\n" + format_table(headings, rows)
 
 
 def _read_json(artifact: Artifact, name: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pipeline.page import curves
 from pipeline.page.curves import Curve, make_curves, smooth
 from pipeline.page.document import make_policy
 from pipeline.page.style import STYLE
+from pipeline.report.mask_samples import make_samples, read_kept
 from pipeline.report.training import Run, read_run
 from pipeline.report.training_warnings import find_warnings
 from pipeline.sft.step_line import format_duration
@@ -47,16 +48,17 @@ _FRAME = """\
 </html>
 """
 
-_STYLE = """\
+RUN_STYLE = """\
 .warning {
   max-width: none; margin: .6rem 0; padding: .6rem .9rem; background: var(--card);
   color: var(--ink); border: 1px solid var(--line); border-left: .35rem solid var(--second);
   border-radius: .4rem;
 }
 .warning span { display: block; color: var(--soft); }
-.facts td:last-child { text-align: left; overflow-wrap: anywhere; }
-#run { overflow-anchor: none; }
+.facts td:last-child { text-align: left; overflow-wrap: anywhere; white-space: normal; }
 """
+
+_STYLE = "#run { overflow-anchor: none; }\n"
 
 _SCRIPT = """"use strict";
 const run = document.getElementById("run");
@@ -102,7 +104,7 @@ def write_report(recipe: str, step: Step, store: Store) -> None:
 
 def make_page(run: Run, *, live: bool = False) -> str:
     """Return the page; a live one asks its server for what has changed every two seconds."""
-    style = STYLE + curves.STYLE + _STYLE
+    style = STYLE + curves.STYLE + RUN_STYLE + _STYLE
     script = _SCRIPT if live else ""
     return _FRAME.format(
         policy=make_policy(style=style, script=script, connects=live),
@@ -119,19 +121,18 @@ def make_page(run: Run, *, live: bool = False) -> str:
 
 def make_run(run: Run) -> str:
     """Return the part of the page that changes while the run goes on."""
+    return "\n".join(
+        [f"<p>{_STATES[run.state]}</p>", make_numbers(run), "<h2>Curves</h2>", make_plots(run)]
+    )
+
+
+def make_numbers(run: Run) -> str:
+    """Return the warnings, and what the run has come to."""
     warned = [
         f'<p class="warning">{escape(each.what)}<span>{escape(each.then)}</span></p>'
         for each in find_warnings(run)
     ]
-    return "\n".join(
-        [
-            f"<p>{_STATES[run.state]}</p>",
-            *warned,
-            f'<div class="wide">{_make_table(list_numbers(run))}</div>',
-            "<h2>Curves</h2>",
-            f'<div class="plots">{"".join(_make_plots(run))}</div>',
-        ]
-    )
+    return "\n".join([*warned, f'<div class="wide">{_make_table(list_numbers(run))}</div>'])
 
 
 def list_numbers(run: Run) -> list[tuple[str, str]]:
@@ -194,7 +195,12 @@ def list_provenance(run: Run) -> list[tuple[str, str]]:
     return found
 
 
-def _make_plots(run: Run) -> Iterator[str]:
+def make_plots(run: Run) -> str:
+    """Return the curves, each a plot."""
+    return f'<div class="plots">{"".join(_draw_plots(run))}</div>'
+
+
+def _draw_plots(run: Run) -> Iterator[str]:
     def pick(name: str) -> list[tuple[float, float]]:
         pairs = ((each.step, getattr(each, name)) for each in run.taken)
         return [(float(step), value) for step, value in pairs if value is not None]
@@ -234,23 +240,11 @@ def _make_sample(sample: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as the trainer received them, what carries loss coloured and underlined."""
     if not sample:
         return ""
-    rows = []
-    for row in sample:
-        shown = "".join(_make_piece(*piece) for piece in row["pieces"])
-        about = f"row {row['row']}: {row['tokens']:,} tokens, {row['supervised']:,} supervised"
-        rows.append(f'<p>{escape(about)}</p><div class="tokens">{shown}</div>')
     head = (
         "<h2>Rows as the trainer received them</h2><p>Coloured and underlined: carries loss, the"
         " model learns to write it. Violet: a control token. A long row is shown by its start.</p>"
     )
-    return head + "".join(rows)
-
-
-def _make_piece(text: str, supervised: bool, is_control: bool) -> str:
-    kinds = " ".join(name for name, on in (("taught", supervised), ("control", is_control)) if on)
-    # A line end is a token that would not be seen. Half of a surrogate pair cannot be written.
-    shown = escape(text.replace("\n", "⏎\n").encode("utf-8", "replace").decode("utf-8"))
-    return f'<span class="{kinds}">{shown}</span>' if kinds else f"<span>{shown}</span>"
+    return head + make_samples([read_kept(row) for row in sample])
 
 
 def _make_table(rows: Sequence[tuple[str, Any]]) -> str:

@@ -57,6 +57,13 @@ def llama_server(
         web_page=False,
         device=device,
     )
+    with run_server(gguf, settings, start_s=start_s) as url:
+        yield url
+
+
+@contextmanager
+def run_server(gguf: Path, settings: ServerSettings, *, start_s: float = START_S) -> Iterator[str]:
+    """Serve the file as the settings say, and yield the base URL. Raises StageError as above."""
     program = Path(sys.prefix) / "llama" / "bin" / "llama-server"
     argv = make_server_argv(str(program), str(gguf), settings)
     say("+ " + " ".join(["llama-server", *argv[1:]]))

@@ -23,7 +23,8 @@ from pipeline.sft.method import Subject
 from pipeline.sft.model import on_gpu
 from pipeline.sft.names import ADAMW, ADAMW_8BIT, FSDP, PAGED_ADAMW_8BIT
 from pipeline.sft.options import Options
-from pipeline.sft.ranks import find_backend
+from pipeline.sft.ranks import find_backend, share
+from pipeline.sft.shares import make_loader
 
 # The trainer's names.
 _OPTIMIZERS = {
@@ -52,14 +53,29 @@ class Trainer(SFTTrainer):  # type: ignore[misc, unused-ignore]
         self._held_out = held_out
         super().__init__(model=subject.model, **rest)
 
+    def get_train_dataloader(self) -> Any:
+        """Return this process's batches; those of several are the batches of one, dealt out."""
+        if self.args.world_size == 1:
+            return super().get_train_dataloader()
+        loader = make_loader(
+            self.train_dataset,
+            batch_size=self.args.per_device_train_batch_size,
+            processes=self.args.world_size,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)
+
     def judge(self) -> Judgement:
         """Return how well the model knows the held-out rows now; the same in every process."""
-        return judge(
+        found = judge(
             self.model,
             self._held_out,
             collate=self.data_collator,
             batch_size=self.args.per_device_train_batch_size,
         )
+        # On another GPU the last bit may differ, and with it who would end early.
+        return share(found)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Judge the held-out rows and log it, as the trainer logs its own evaluation."""

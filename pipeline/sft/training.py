@@ -37,6 +37,7 @@ from pipeline.sft.checkpoints import (
     read_evaluations,
     sweep_area,
 )
+from pipeline.sft.full_disk import answer_full_disk
 from pipeline.sft.guards import Guards, check_finite
 from pipeline.sft.hardware import describe_device
 from pipeline.sft.launch import Group, is_launched, join_others, launch, leave_others
@@ -80,6 +81,7 @@ def train(inputs: Mapping[str, Path], options: Options, out: Path, work: Path) -
     with (
         file_lock(work / "lock", waiting_for=waiting_for) if is_first() else nullcontext(),
         answer_out_of_memory(inputs["text"], inputs["dataset"], options),
+        answer_full_disk(work),
     ):
         _train_locked(inputs, options, out, work)
     leave_others()

@@ -13,8 +13,8 @@ from pipeline.artifact.uses import using
 from pipeline.artifact.workspace import make_workspace
 from pipeline.errors import UsageError
 from pipeline.log import say
-from pipeline.plan import TRAINING
 from pipeline.project import Project, open_project, require_reachable
+from pipeline.rules.training import TRAINING
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class HereEngine:
 
     name = "here"
     listens_on = "127.0.0.1"
+    chat_page = ""
 
     def count_missing_bytes(self, images: Collection[str]) -> tuple[Path, int]:
         return Path("/"), 0
@@ -66,6 +67,8 @@ class HereEngine:
         *,
         inputs: Collection[Path] = (),
         port: int = 0,
+        address: str = "127.0.0.1",
+        before_end: Callable[[], None] | None = None,
         gpus: bool = False,
     ) -> int:
         raise NotImplementedError

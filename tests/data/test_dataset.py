@@ -182,6 +182,17 @@ def test_parts_are_the_whole_file(tmp_path: Path, text: Path) -> None:
     assert found == [f"r\u2028{n}" for n in range(50)]
 
 
+def test_the_first_bad_row_is_named_whatever_step_finds_it(tmp_path: Path, text: Path) -> None:
+    """The template refuses row 3; line 5, which is no row at all, fails in an earlier step."""
+    path = tmp_path / "train.jsonl"
+    bad = chat(user("a"), user("b"), row_id="bad")
+    write_canonical(path, [SHORT, SHORT, bad, SHORT])
+    path.write_bytes(path.read_bytes() + b"no row\n")
+    with pytest.raises(StageError, match="the chat template fails") as caught:
+        [*render_part(list_parts(path)[0], make_plan(text))]
+    assert caught.value.on.startswith("row bad (train.jsonl:3)")
+
+
 def test_a_part_that_is_finished_is_not_rendered_again(
     tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

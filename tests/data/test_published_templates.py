@@ -13,7 +13,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from pipeline.data.chat_template import ChatTemplate
 from pipeline.data.encoding import find_pieces
-from pipeline.data.rendering import make_messages
+from pipeline.data.rendering import make_messages, mark_messages
 from pipeline.data.tracking import TEMPLATE, track
 from pipeline.errors import StageError
 from tests.data.canonical import assistant, call, result, system, user
@@ -56,7 +56,7 @@ def test_each_text_is_found_again(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     template = ChatTemplate(source, SPECIAL)
     for name, turns in CHATS.items():
-        messages = make_messages(turns, "field", on=name)
+        messages = mark_messages(make_messages(turns, "field", on=name))
         tools = track([TOOL], 1) if name == "tools" else None
         try:
             (own,), _ = render_jinja_template(

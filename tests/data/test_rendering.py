@@ -199,7 +199,7 @@ def test_a_template_that_moves_the_system_prompt(tmp_path: Path) -> None:
     [
         ("{{ raise_exception('only odd days') }}", "only odd days"),
         ("{% for %}", "Expected an expression"),
-        ("{{ messages[0]['content'] + 1 }}", "unsupported operand"),
+        ("{{ messages[0]['content'] + 1 }}", "can only concatenate str"),
         ("{{ nothing.at.all }}", "'nothing' is undefined"),
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("{{ messages[0].content.__class__.__base__ }}", "unsafe"),

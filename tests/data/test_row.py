@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.data.row import Message, Row, ToolCall, parse_row, write_row
@@ -33,6 +33,7 @@ _CONVERSATIONS = st.builds(
 _ROWS = st.one_of(_CONVERSATIONS, st.builds(Row, **_NAMES, text=_TEXT))
 
 
+@example(row=Row(id="1", messages=(Message(role="user", content=""),), problem="", solution=""))
 @given(row=_ROWS)
 def test_a_row_survives_its_line(row: Row) -> None:
     line = write_row(row)

@@ -70,8 +70,11 @@ def run_compose(tmp_path: Path) -> Iterator[Compose]:
 
 def test_both_files_are_valid(run_compose: Compose) -> None:
     both = ("--file", "compose.yaml", "--file", "compose.gpu.yaml")
-    services = json.loads(run_compose(*both, "--profile", "stages", "config", "--format", "json"))
-    assert sorted(services["services"]) == ["convert", "serve", "train"]
+    profiles = [word for name in ("stages", "canary", "monitoring") for word in ("--profile", name)]
+    services = json.loads(run_compose(*both, *profiles, "config", "--format", "json"))["services"]
+    assert {"balancer", "canary", "convert", "grafana", "prometheus", "serve", "train"} == set(
+        services
+    )
     assert run_compose("config", "--services").split() == ["serve"]
 
 

@@ -13,10 +13,10 @@ from pipeline.project import RECIPES, read_project
 from tests.doctor.fake_host import NEEDS, FakeHost
 
 
-def _write_recipe(tmp_path: Path) -> Path:
+def _write_recipe(tmp_path: Path, more: str = "") -> Path:
     (tmp_path / "rows.jsonl").write_text('{"problem": "p", "thinking": "t", "solution": "s"}\n')
     path = tmp_path / "mine.toml"
-    path.write_text('[base]\nsource = "demo"\n[dataset]\nsource = "rows.jsonl"\n')
+    path.write_text('[base]\nsource = "demo"\n[dataset]\nsource = "rows.jsonl"\n' + more)
     return path
 
 
@@ -24,7 +24,7 @@ def test_the_demonstration_from_nothing(tmp_path: Path) -> None:
     needs = read_needs(RECIPES / "demo.toml", Store(tmp_path / "store"))
     assert needs.settled
     assert needs.images == ("convert", "serve", "train")
-    assert len(needs.missing_bytes) == needs.artifacts == 11
+    assert len(needs.missing_bytes) == needs.artifacts == 12
     assert not (tmp_path / "store").exists()
 
 
@@ -42,6 +42,23 @@ def test_files_that_nobody_hashed_are_left_alone(
     assert needs.images == ("convert", "serve-cuda", "train-cuda")
     assert set(needs.missing_bytes) >= {"rows", "base", "text", "adapter", "gguf-Q4_K_M"}
     assert not store.root.exists()
+
+
+def test_problems_of_ones_own_are_left_alone_and_count_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "exam.jsonl").write_text('{"problem": "p", "solution": "s"}\n')
+    more = '[evaluate]\nproblems = 0\n[[evaluate.rows]]\nsource = "exam.jsonl"\n'
+    recipe, store = _write_recipe(tmp_path, more), Store(tmp_path / "store")
+    needs = read_needs(recipe, store)
+    assert not needs.settled
+    assert "answers" in needs.missing_bytes
+    store.root.mkdir()
+    monkeypatch.setattr(source_files, "_SETTLED_S", -1.0)
+    read_project(recipe, store)
+    assert read_needs(recipe, store).settled
+    (tmp_path / "exam.jsonl").write_text("changed\n")
+    assert not read_needs(recipe, store).settled
 
 
 def test_files_with_a_known_digest_are_not_hashed_again(

@@ -6,13 +6,15 @@ packages; the command line itself needs none of them.
 
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,12 @@ def test_distillation_shows_and_survives_export(built: Build) -> None:
     for score in served.values():
         assert score["total"] == 100
         assert abs(score["correct"] - before["distilled"]["correct"]) <= 3
+        assert score["reasoning"]["well_formed"] >= 95
+    assert before["distilled"]["compared"]["p_value"] < 0.001
+    distances = read_json(built.find("divergence") / "divergence.json")
+    assert distances["BF16"]["tokens"] >= 500
+    means = [distances[each]["kl_divergence"]["mean"] for each in ("Q8_0", "Q4_K_M")]
+    assert 0 < means[0] < means[1]
     metrics = read_json(built.find("adapter") / "metrics.json")
     assert metrics["loss_after"] < metrics["loss_before"]
 
@@ -247,15 +255,13 @@ def _wait_until_healthy(url: str, serving: "subprocess.Popen[str]") -> None:
     raise AssertionError("the server never became healthy")
 
 
-def test_serve_answers_over_the_openai_api_until_interrupted(built: Build, tmp_path: Path) -> None:
+@contextmanager
+def _serving(built: Build, recipe: Path, *more: str) -> Iterator[str]:
+    """Yield the URL of `serve`, which is interrupted at the end and leaves nothing behind."""
     port = _find_free_port()
-    recipe = tmp_path / "mine.toml"
-    recipe.write_text(RECIPE.read_text().replace("[serve]", f"[serve]\nport = {port}"))
-    url = f"http://127.0.0.1:{port}"
-    row = read_rows(built.find("rows") / "held_out.jsonl")[0]
-    argv = ["serve", "--store", str(built.store), "--recipe", str(recipe)]
+    argv = ["serve", "--store", str(built.store), "--recipe", str(recipe), "--engine", "venv"]
     with subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *argv],
+        [sys.executable, "-m", "pipeline", *argv, "--port", str(port), *more],
         cwd=REPOSITORY,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -263,13 +269,49 @@ def test_serve_answers_over_the_openai_api_until_interrupted(built: Build, tmp_p
         text=True,
     ) as serving:
         try:
+            url = f"http://127.0.0.1:{port}"
             _wait_until_healthy(url, serving)
-            messages = [{"role": "user", "content": row.problem}]
-            body = {"messages": messages, "temperature": 0, "max_tokens": 48}
-            answer = _ask(f"{url}/v1/chat/completions", body)["choices"][0]
+            yield url
         finally:
             serving.send_signal(signal.SIGINT)
-    assert answer["finish_reason"] == "stop"
-    assert answer["message"]["content"] == row.answer
-    assert serving.returncode == 130
+    assert serving.returncode == 0
     assert not find_processes(str(port)), "the server is still running"
+
+
+def test_serve_answers_over_the_openai_api_until_interrupted(built: Build) -> None:
+    row = read_rows(built.find("rows") / "held_out.jsonl")[0]
+    with _serving(built, RECIPE) as url:
+        messages = [{"role": "user", "content": row.problem}]
+        body = {"messages": messages, "temperature": 0, "max_tokens": 48}
+        answer = _ask(f"{url}/v1/chat/completions", body)["choices"][0]
+    assert answer["finish_reason"] == "stop"
+    thinking, said = row.answer.removeprefix("<think>\n").split("\n</think>\n")
+    assert answer["message"]["reasoning_content"].strip() == thinking
+    assert answer["message"]["content"] == said
+
+
+def test_two_recipes_adapters_are_served_on_one_base(built: Build, tmp_path: Path) -> None:
+    """Each request says whose it wants; without one the base answers."""
+    # What it builds is none of what the other tests count.
+    shutil.copytree(built.store, tmp_path / "store", symlinks=True)
+    copied = Build(tmp_path / "store")
+    other = tmp_path / "other.toml"
+    other.write_text(RECIPE.read_text().replace('name = "tiny"', 'name = "other"'))
+    row = read_rows(built.find("rows") / "held_out.jsonl")[0]
+    body = {"messages": [{"role": "user", "content": row.problem}], "max_tokens": 48}
+    body |= {"temperature": 0, "cache_prompt": False}
+
+    def ask(url: str, *chosen: int) -> str:
+        lora = [{"id": number, "scale": 1.0} for number in chosen]
+        message = _ask(f"{url}/v1/chat/completions", {**body, "lora": lora})["choices"][0][
+            "message"
+        ]
+        return f"{message.get('reasoning_content', '').strip()}|{message['content']}"
+
+    thinking, said = row.answer.removeprefix("<think>\n").split("\n</think>\n")
+    with _serving(copied, RECIPE, "--beside", str(other)) as url:
+        answers = [ask(url, *chosen) for chosen in [(), (0,), (1,), (), (0,)]]
+        plain = _ask(f"{url}/v1/chat/completions", body)["choices"][0]["message"]["content"]
+    assert answers[1] == answers[2] == answers[4] == f"{thinking}|{said}"
+    assert answers[0] == answers[3] == f"|{plain}"
+    assert plain != said

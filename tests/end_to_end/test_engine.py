@@ -147,7 +147,7 @@ def test_every_stage_gives_the_same_bytes_again_in_other_surroundings(built: Bui
     """Another directory, hash seed, time zone, locale, umask and year; training included."""
     told = built.run("rebuild")
     assert told.returncode == 0, told.stderr
-    assert told.stderr.count("byte for byte") == len(_read_digests(built)) == 11
+    assert told.stderr.count("byte for byte") == len(_read_digests(built)) == 12
 
 
 def test_files_of_every_type_are_built_side_by_side_with_the_same_bytes(copied: Build) -> None:
@@ -256,12 +256,13 @@ def test_intermediates_can_go_and_nothing_is_built_for_it(copied: Build) -> None
     listed = copied.run("gc", "--intermediates").stdout
     assert "text" in listed
     assert "would go" in listed
-    assert len(_read_digests(copied)) == 11
+    assert len(_read_digests(copied)) == 12
     assert copied.run("gc", "--intermediates", "--delete").returncode == 0
     assert sorted(_read_digests(copied)) == [
         "adapter",
         "answers",
         "answers-checkpoint",
+        "divergence",
         "gguf-BF16",
         "gguf-Q4_K_M",
         "gguf-Q8_0",

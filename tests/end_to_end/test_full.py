@@ -15,7 +15,7 @@ from tests.end_to_end.tiny_build import RECIPE, Build, read_json
 pytestmark = pytest.mark.train
 
 _CHANGES = (
-    ('method = "lora"', 'method = "full"'),
+    ('method = "lora"\nrank = 16\nalpha = 32', 'method = "full"'),
     ("learning_rate = 3e-3", "learning_rate = 1e-3"),
     ("max_steps = 200", "max_steps = 60"),
     ('types = ["BF16", "Q8_0", "Q4_K_M"]', 'types = ["BF16"]'),

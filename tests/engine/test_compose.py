@@ -14,14 +14,16 @@ from pipeline.engine import compose, docker_client
 from pipeline.engine.container_image import NAMES
 from pipeline.engine.docker_engine import DockerEngine
 from pipeline.engine.image import IMAGES
+from pipeline.errors import UsageError
 from tests.engine.fake_docker import FakeDocker, install_fake_docker
 
 _STAGES = ("convert", "train")
 # What both docker-compose 1.29.2 and Compose v2 take in a service, of what is of use here.
 _KEYS_OF_BOTH = {
-    *("cap_drop", "command", "deploy", "healthcheck", "image", "init", "network_mode"),
-    *("pids_limit", "ports", "profiles", "pull_policy", "read_only", "restart", "security_opt"),
-    *("tmpfs", "user", "volumes", "working_dir"),
+    *("cap_drop", "command", "deploy", "environment", "healthcheck", "image", "init"),
+    *("network_mode", "pids_limit", "ports", "profiles", "pull_policy", "read_only", "restart"),
+    *("security_opt", "stop_grace_period", "stop_signal", "tmpfs", "user", "volumes"),
+    "working_dir",
 }
 _KEYS_OF_A_MOUNT = {"type", "source", "target", "read_only"}
 _VARIABLE = re.compile(r"\$\{(\w+):([-?])([^}]*)\}")
@@ -130,7 +132,7 @@ def test_serve_asks_its_health_as_the_image_does() -> None:
 def test_a_host_without_gpus_meets_none_in_compose_yaml() -> None:
     assert not any("deploy" in service for service in _read_services("compose.yaml").values())
     with_gpus = _read_services("compose.gpu.yaml")
-    assert sorted(with_gpus) == ["serve", "train"]
+    assert sorted(with_gpus) == ["canary", "serve", "train"]
     for service in with_gpus.values():
         (device,) = service["deploy"]["resources"]["reservations"]["devices"]
         assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
@@ -160,4 +162,61 @@ def test_what_the_user_wrote_into_env_stays() -> None:
 
 
 def test_every_image_of_a_stage_can_be_entered() -> None:
-    assert set(_read_services("compose.yaml")) == {IMAGES[name].kind for name in NAMES}
+    assert set(_read_services("compose.yaml")) >= {IMAGES[name].kind for name in NAMES}
+
+
+def test_what_is_somebody_elses_is_pinned_and_confined() -> None:
+    services = _read_services("compose.yaml")
+    foreign = {name: each for name, each in services.items() if "TRISTILL" not in each["image"]}
+    assert set(foreign) == {"balancer", "prometheus", "grafana"}
+    for service in foreign.values():
+        assert re.fullmatch(r"[\w/.-]+:[\w.-]+@sha256:[0-9a-f]{64}", service["image"])
+        for confined in ("init", "read_only", "cap_drop", "security_opt", "user"):
+            assert service[confined] == services["train"][confined]
+
+
+def test_the_second_version_is_served_as_the_first() -> None:
+    serve, canary = (_read_services("compose.yaml")[name] for name in ("serve", "canary"))
+    for key in serve.keys() - {"ports", "volumes"}:
+        assert canary[key] == serve[key]
+    assert "ports" not in canary, "only the balancer reaches it"
+
+
+def test_what_containers_write_is_made_for_them(tmp_path: Path) -> None:
+    compose.write_directories(tmp_path, "secret,another")
+    compose.write_directories(tmp_path, "secret,another")
+    key = tmp_path / "monitoring" / "secrets" / "api-key"
+    assert (key.read_text(), key.stat().st_mode & 0o777) == ("secret", 0o600)
+    configuration = (tmp_path / "balancer" / "haproxy.cfg").read_text()
+    assert "stats socket /balancer/socket mode 600" in configuration
+    assert "ssl" not in configuration
+    for name in ("balancer", "monitoring/prometheus", "monitoring/grafana", "out"):
+        assert (tmp_path / name).is_dir()
+    (tmp_path / "balancer" / "certificate.pem").touch()
+    compose.write_directories(tmp_path, "")
+    configuration = (tmp_path / "balancer" / "haproxy.cfg").read_text()
+    assert "bind :8080 ssl crt /balancer/certificate.pem" in configuration
+    written = _read_services("compose.yaml")
+    sources = {each["source"] for name in written for each in written[name].get("volumes", [])}
+    for source in (each for each in sources if each.startswith("./build/")):
+        assert (tmp_path / source.removeprefix("./build/")).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_let"),
+    [
+        ("", True),
+        ("TRISTILL_ADDRESS=127.0.0.1\n", True),
+        ("TRISTILL_ADDRESS=0.0.0.0\n", False),
+        ('# TRISTILL_API_KEY=a\nTRISTILL_ADDRESS="::"\n', False),
+        ("TRISTILL_ADDRESS=0.0.0.0\nTRISTILL_API_KEY=a\n", True),
+    ],
+)
+def test_beyond_the_loopback_compose_needs_a_key(text: str, is_let: bool) -> None:
+    choices = compose.read_choices(text)
+    if is_let:
+        compose.require_key(choices)
+        return
+    with pytest.raises(UsageError, match="needs a key") as caught:
+        compose.require_key(choices)
+    assert "TRISTILL_API_KEY" in caught.value.then

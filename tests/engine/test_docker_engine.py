@@ -128,6 +128,8 @@ def test_limits_and_gpus_only_where_they_are_wanted(
         DockerEngine().run("train-cuda", job, work=work, log=work / "log")
         words = docker.read_calls("run")[-1]
         assert ("--gpus" in words) == ("CUDA_VISIBLE_DEVICES" in words) == sees
+        # Docker's own 64 MB would end a training of several processes in NCCL.
+        assert words.count("--shm-size") == words.count("1g") == sees
 
 
 def test_a_stage_that_fetches_is_told_secrets_by_their_names_alone(
@@ -443,6 +445,46 @@ def test_a_server_is_reached_from_this_host_alone(docker: FakeDocker, tmp_path: 
         *("/opt/tristill/llama/bin/llama-server", "tristill-serve:cpu-1"),
         *("--model", "/in/0/model.gguf", "--host", "0.0.0.0", "--port", "8123"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("address", "published"),
+    [
+        ("0.0.0.0", "0.0.0.0:8123:8123"),
+        ("::1", "[::1]:8123:8123"),
+        ("10.0.0.1", "10.0.0.1:8123:8123"),
+    ],
+)
+def test_a_server_is_reached_where_it_is_told_to_be(
+    docker: FakeDocker, address: str, published: str
+) -> None:
+    argv = ["llama/bin/llama-server"]
+    DockerEngine().interact("serve", argv, port=8123, address=address, before_end=lambda: None)
+    words = _read_run(docker)
+    assert words[words.index("--publish") + 1] == published
+    assert not {"--interactive", "--tty"} & set(words), "it reads nothing"
+
+
+def test_a_server_sees_its_adapters_where_they_are(docker: FakeDocker, tmp_path: Path) -> None:
+    """Each is the beginning of a word, before its scale."""
+    files = [tmp_path / "model.gguf", tmp_path / "a b.gguf"]
+    for path in files:
+        path.touch()
+    settings = ServerSettings(
+        host="0.0.0.0",
+        port=8123,
+        context=64,
+        parallel=1,
+        threads=0,
+        web_page=True,
+        page=DockerEngine().chat_page,
+        adapters=(str(files[1]),),
+    )
+    argv = make_server_argv("llama/bin/llama-server", str(files[0]), settings)
+    DockerEngine().interact("serve", argv, inputs=files, port=8123)
+    words = _read_run(docker)
+    assert words[words.index("--lora-scaled") + 1] == "/in/1/a b.gguf:0"
+    assert words[words.index("--path") + 1] == "/opt/chat-page"
 
 
 def test_a_taken_port_is_dockers_error(docker: FakeDocker) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,15 @@ def test_advice_begins_with_what_changes_nothing(shape: Shape) -> None:
     assert "gradient_accumulation = " in first
     (first, *_) = advise(shape, make_form(sequence=32768), card)
     assert first.startswith("to fit 24 GB: [dataset] sequence_length = ")
+
+
+def test_long_rows_at_a_high_rank_wait_in_the_host_s_memory(shape: Shape) -> None:
+    """What the flagship is to reach on 24 GB: 8,192 tokens, rank 64."""
+    form = make_form(rank=64, sequence=8192, optimizer="adamw_8bit")
+    (first, *_) = advise(shape, form, CARDS["RTX 3090"])
+    assert first.startswith("to fit 24 GB: [train] activation_offload = true, which learns the")
+    (first, *_) = advise(shape, replace(form, offloads=True, sequence=65536), CARDS["RTX 3090"])
+    assert "activation_offload" not in first
 
 
 def test_advice_is_enough(shape: Shape) -> None:

@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from pipeline.data.encoding import decode, read_tokenizer
 from pipeline.data.rendering import Renderer
 from pipeline.data.style import Style
+from pipeline.demo.tokenizer import write_tokenizer as write_demo_tokenizer
 from pipeline.errors import StageError
 from pipeline.evaluate import checkpoint
 from pipeline.evaluate.problems import Problem
@@ -29,7 +30,9 @@ from tests.tiny_text import (
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore::FutureWarning:transformers")]
 
-OPTIONS = checkpoint.Options(problems=5, max_tokens=6, batch_size=2, cpu_threads=1)
+OPTIONS = checkpoint.Options(
+    problems=5, answer="exact", exams=(), max_tokens=6, batch_size=2, cpu_threads=1
+)
 PROBLEMS = ["a", "a longer problem", "bc", "12 + 34?", "the longest problem of them all"]
 
 
@@ -70,10 +73,13 @@ def test_batches_answer_as_single_prompts(inputs: dict[str, Path], size: int) ->
     model = read_adapted(inputs["text"], inputs["adapter"])
     tokenizer = read_tokenizer(inputs["text"])
     prompts = [[BOS, INST, *byte_ids(problem), END_INST] for problem in PROBLEMS]
-    options = checkpoint.Options(problems=5, max_tokens=6, batch_size=size, cpu_threads=1)
+    options = replace(OPTIONS, batch_size=size)
     found = checkpoint.generate(model, tokenizer, prompts, options, ends={EOS})
     alone = [answer_alone(model, prompt) for prompt in prompts]
-    assert found == [tokenizer.decode(ids, skip_special_tokens=True) for ids in alone]
+    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in alone]
+    assert [each.text for each in found] == texts
+    assert [each.finished for each in found] == [len(ids) < 6 for ids in alone]
+    assert [each.tokens for each in found] == [min(len(ids) + 1, 6) for ids in alone]
 
 
 def test_an_answer_stops_at_whatever_ends_a_turn(inputs: dict[str, Path]) -> None:
@@ -84,7 +90,9 @@ def test_an_answer_stops_at_whatever_ends_a_turn(inputs: dict[str, Path]) -> Non
     answer = answer_alone(model, prompt)
     end = next(each for each in answer if each != answer[0])
     (found,) = checkpoint.generate(model, tokenizer, [prompt], OPTIONS, ends={EOS, end})
-    assert found == tokenizer.decode(answer[: answer.index(end)], skip_special_tokens=True)
+    said = answer[: answer.index(end)]
+    assert found.text == tokenizer.decode(said, skip_special_tokens=True)
+    assert (found.finished, found.tokens) == (True, len(said) + 1)
 
 
 _WITH_SYSTEM = (
@@ -102,6 +110,15 @@ def test_a_problem_is_asked_with_its_rows_system_prompt(tmp_path: Path) -> None:
     assert texts == ["<user>1 + 1?", "<system>Be brief.<user>1 + 1?"]
 
 
+def test_control_tokens_around_thinking_are_kept_and_no_others(tmp_path: Path) -> None:
+    write_demo_tokenizer(tmp_path)
+    tokenizer = read_tokenizer(tmp_path)
+    said = "[THINK]1+7=8[/THINK]It is 8[TOOL_CALLS]."
+    ids = tokenizer.encode(said, add_special_tokens=False)
+    assert len(ids) < len(said) - 20
+    assert checkpoint.decode_said(tokenizer, ids) == "[THINK]1+7=8[/THINK]It is 8."
+
+
 def test_padding_stands_on_the_left() -> None:
     ids, mask = checkpoint.pad_left([[5], [6, 7, 8]], 11)
     assert ids.tolist() == [[11, 11, 5], [6, 7, 8]]
@@ -117,7 +134,8 @@ def test_scores_and_answers(inputs: dict[str, Path], tmp_path: Path) -> None:
         answers[name] = [json.loads(line) for line in lines]
         assert [line["id"] for line in answers[name]] == ["h0", "h1", "h2", "h3", "h4"]
         correct = sum(line["correct"] for line in answers[name])
-        assert scores[name] == {"correct": correct, "total": 5}
+        assert (scores[name]["correct"], scores[name]["total"]) == (correct, 5)
+    assert scores["distilled"]["compared"]["with"] == "base"
     # The adapter is switched off for the one and on for the other.
     assert answers["base"] != answers["distilled"]
 

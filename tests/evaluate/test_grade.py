@@ -52,3 +52,26 @@ def test_right_answers(text: str, solution: str) -> None:
 )
 def test_wrong_answers(text: str, solution: str) -> None:
     assert not is_correct(text, solution)
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "solution", "right"),
+    [
+        ("number", "<think>48/2 = 24</think>She sold 72 clips.", "48/2 = 24\n#### 72", True),
+        ("number", "so it is $1,250.00.", "#### 1250", True),
+        ("number", "that is 5 m, not 6", "#### 5", False),
+        ("number", "it is −3", "-3", True),
+        ("number", "x2 = a3", "3", False),
+        ("number", "none", "3", False),
+        ("number", "<think>3", "3", False),
+        ("choice", "The answer is (B).", "B", True),
+        ("choice", "A is wrong, so it's C", "C", True),
+        ("choice", "ABC", "C", False),
+        ("contains", "It is the Eiffel tower in paris.", "Paris", True),
+        ("contains", "Parisians", "Paris", False),
+        ("contains", "anything", "", False),
+        ("exact", "", "", False),
+    ],
+)
+def test_each_form_of_an_answer(form: str, text: str, solution: str, right: bool) -> None:
+    assert is_correct(text, solution, form) is right

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import StageError
 from pipeline.evaluate import served
-from pipeline.evaluate.problems import read_problems
+from tests.evaluate.exams import make_exam
 from tests.serve.installed_fake import install_fake_server, write_behaviour
 
 pytestmark = pytest.mark.serve
@@ -21,6 +21,8 @@ ROWS = [
 OPTIONS = served.Options(
     types=("BF16", "Q8_0"),
     problems=5,
+    answer="exact",
+    exams=(),
     max_tokens=16,
     temperature=0.0,
     seed=1,
@@ -46,7 +48,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     split = {
         row["problem"]: {"reasoning_content": "x\n", "content": row["solution"]} for row in ROWS
     }
-    split[ROWS[2]["problem"]] = {"content": "<think>\nx"}
+    split[ROWS[2]["problem"]] = {"content": "<think>\nx", "finish_reason": "length"}
     slow = ROWS[0]["problem"]
     write_behaviour(tmp_path / "bf16" / "model.gguf", answers=right, slow=slow)
     write_behaviour(tmp_path / "q8" / "model.gguf", answers=split, slow=slow)
@@ -61,19 +63,35 @@ def test_scores_and_answers(inputs: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     served.run(inputs, OPTIONS, out)
-    assert json.loads((out / "scores.json").read_text()) == {
-        "BF16": {"correct": 5, "total": 5},
-        "Q8_0": {"correct": 4, "total": 5},
+    scores = json.loads((out / "scores.json").read_text())
+    assert {name: (each["correct"], each["total"]) for name, each in scores.items()} == {
+        "BF16": (5, 5),
+        "Q8_0": (4, 5),
+    }
+    assert (scores["BF16"]["unfinished"], scores["Q8_0"]["unfinished"]) == (0, 1)
+    assert scores["Q8_0"]["reasoning"]["well_formed"] == 4
+    assert "compared" not in scores["BF16"]
+    assert scores["Q8_0"]["compared"] == {
+        "with": "BF16",
+        "only_first": 1,
+        "only_second": 0,
+        "p_value": 1.0,
     }
     lines = [json.loads(line) for line in (out / "answers-Q8_0.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == [row["id"] for row in ROWS[:5]]
     assert lines[1] == {
         "id": "row-1",
+        "problem": "What is 1 + 1?",
+        "solution": "2",
         "answer": "2",
         "correct": True,
+        "finished": True,
+        "tokens": 7,
         "text": "<think>\nx\n</think>\n2",
     }
-    assert lines[2] == {"id": "row-2", "answer": None, "correct": False, "text": "<think>\nx"}
+    assert lines[2]["answer"] is None
+    assert (lines[2]["correct"], lines[2]["finished"]) == (False, False)
+    assert lines[2]["text"] == "<think>\nx"
 
 
 def test_a_problem_is_asked_with_its_rows_system_prompt(
@@ -94,7 +112,7 @@ def test_a_problem_is_asked_with_its_rows_system_prompt(
     options = replace(OPTIONS, types=("BF16",), problems=2)
     served.run({**inputs, "rows": rows}, options, tmp_path / "out")
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
-    assert scores == {"BF16": {"correct": 2, "total": 2}}
+    assert (scores["BF16"]["correct"], scores["BF16"]["total"]) == (2, 2)
 
 
 def test_a_problem_that_the_server_refuses_is_named(
@@ -111,24 +129,70 @@ def test_a_problem_that_the_server_refuses_is_named(
     assert error.value.on == "row-3"
 
 
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ('{"id": "a", "problem": "p", "thinking": "t"}', "cannot be asked and graded"),
-        ('{"id": "a", "problem": "p", "solution": ""}', "cannot be asked and graded"),
-        ("[]", "cannot be asked and graded"),
-        ("{", "cannot be asked and graded"),
-    ],
-)
-def test_a_row_that_cannot_be_graded_is_named(tmp_path: Path, line: str, words: str) -> None:
-    path = tmp_path / "held_out.jsonl"
-    path.write_text(json.dumps(ROWS[0]) + "\n" + line + "\n")
-    with pytest.raises(StageError, match=words) as error:
-        read_problems(path, 2)
-    assert error.value.on == "held_out.jsonl, line 2"
+def test_thinking_between_control_tokens_is_thinking(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    answers = {row["problem"]: {"content": f"[THINK]so 7[/THINK]{row['solution']}"} for row in ROWS}
+    write_behaviour(inputs["BF16"] / "model.gguf", answers=answers)
+    (tmp_path / "out").mkdir()
+    served.run(inputs, replace(OPTIONS, types=("BF16",)), tmp_path / "out")
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert (scores["BF16"]["correct"], scores["BF16"]["reasoning"]["well_formed"]) == (5, 5)
 
 
-def test_too_few_rows_are_an_error(tmp_path: Path) -> None:
-    rows = write_rows(tmp_path / "rows", ROWS[:2])
-    with pytest.raises(StageError, match="fewer held-out problems"):
-        read_problems(rows / "held_out.jsonl", 3)
+def test_a_block_that_the_template_begins_is_part_of_the_answer(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    answers = {row["problem"]: {"content": f"so 7\n</think>\n{row['solution']}"} for row in ROWS}
+    path = inputs["BF16"] / "model.gguf"
+    for end, well_formed in (("<think>\n", 5), ("", 0)):
+        write_behaviour(path, answers=answers, prompt_end=end)
+        out = tmp_path / f"out-{well_formed}"
+        out.mkdir()
+        served.run(inputs, replace(OPTIONS, types=("BF16",)), out)
+        score = json.loads((out / "scores.json").read_text())["BF16"]
+        assert (score["correct"], score["reasoning"]["well_formed"]) == (5, well_formed)
+
+
+def test_what_a_fault_left_unanswered_is_asked_again(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    write_behaviour(
+        inputs["BF16"] / "model.gguf",
+        answers={row["problem"]: {"content": row["solution"]} for row in ROWS},
+        faults={ROWS[1]["problem"]: ["busy", "gone"], ROWS[2]["problem"]: ["gone"]},
+    )
+    (tmp_path / "out").mkdir()
+    served.run(inputs, replace(OPTIONS, types=("BF16",)), tmp_path / "out")
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert (scores["BF16"]["correct"], scores["BF16"]["total"]) == (5, 5)
+
+
+def test_problems_of_ones_own_are_asked_and_scored_by_file(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.jsonl"
+    asked = [
+        {"question": "ducks?", "answer": "9 * 2 = 18\n#### 18", "domain": "farm"},
+        {"question": ROWS[5]["problem"], "answer": 6},
+    ]
+    mine.write_text("\n".join(map(json.dumps, asked)))
+    answers = {row["problem"]: {"content": "It is 1."} for row in ROWS}
+    answers |= {
+        "ducks?": {"content": "She makes $18."},
+        ROWS[5]["problem"]: {"content": "It is 6.0."},
+    }
+    write_behaviour(inputs["BF16"] / "model.gguf", answers=answers)
+    trained = {"messages": [{"role": "user", "content": f" {ROWS[5]['problem']}\n"}]}
+    (inputs["rows"] / "train.jsonl").write_text(json.dumps(trained) + "\n")
+    (tmp_path / "out").mkdir()
+    exams = (make_exam(mine, problem="question", solution="answer"),)
+    options = replace(OPTIONS, types=("BF16",), problems=2, answer="contains", exams=exams)
+    served.run({**inputs, "exam-1": mine}, options, tmp_path / "out")
+    score = json.loads((tmp_path / "out" / "scores.json").read_text())["BF16"]
+    assert (score["correct"], score["total"]) == (3, 4)
+    by_file = {name: (each["correct"], each["total"]) for name, each in score["exams"].items()}
+    assert by_file == {"held out": (1, 2), "mine": (2, 2)}
+    assert score["domains"]["farm"]["correct"] == 1
+    lines = (tmp_path / "out" / "answers-BF16.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["row-0", "row-1", "mine:1", "mine:2"]

@@ -35,12 +35,15 @@ def test_the_reference_holds_every_default() -> None:
 def test_every_field_is_documented_with_type_range_and_default() -> None:
     text = make_document()
     for name, table_type in TABLES.items():
-        section = text.partition(f"\n## [{name}]\n")[2].partition("\n## ")[0]
+        section = text.partition(f"\n## [{name}]\n")[2].partition("\n##")[0]
         for field in dataclasses.fields(table_type):
             (row,) = re.findall(rf"^\| `{field.name}` \| .*$", section, re.MULTILINE)
             cells = re.split(r"(?<!\\) ?\| ?", row)[1:-1]
             assert len(cells) == 4
             assert all(cells), row
+    problems = text.partition("\n### [[evaluate.rows]]\n")[2].partition("\n##")[0]
+    assert "| `source` | text; required | none |" in problems
+    assert "# # A file of problems of your own" in make_reference()
     assert "| `rank` | whole number, 1 to 1024 | `16` | LoRA rank r. |" in text
     assert "| `method` | text, one of: " in text
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -48,6 +50,23 @@ def read_shipped(name: str, tmp_path: Path) -> Recipe:
 @pytest.mark.parametrize("name", _NAMES)
 def test_it_is_read(name: str, tmp_path: Path) -> None:
     assert read_shipped(name, tmp_path).name == name
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_it_is_planned_where_none_of_its_sources_is(name: str, tmp_path: Path) -> None:
+    path = _RECIPES / f"{name}.toml"
+    argv = ["-m", "pipeline", "plan", "--json", "--store", str(tmp_path), "--recipe", str(path)]
+    told = subprocess.run(
+        [sys.executable, *argv], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    plan = json.loads(told.stdout)
+    assert plan["parameters"]["base"] > plan["parameters"]["trainable"] > 0
+    assert plan["vram"]["train_bytes"] > 0
+    asked = tomllib.loads(path.read_text())
+    assert list(plan["gguf"]) == asked["gguf"]["types"]
+    if asked["train"].get("accelerator") != "cpu":
+        assert plan["vram"]["train_bytes"] < 24 << 30, "as published, it fits 24 GB"
 
 
 def test_the_flagship_is_trained_as_it_was_published(tmp_path: Path) -> None:

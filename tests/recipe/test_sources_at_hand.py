@@ -20,8 +20,9 @@ OF_BASE = {
     "adapter",
     "merged",
     "adapter-gguf",
-} | {
+    "ollama",
     "gguf-Q4_K_M",
+    "base-gguf",
     "answers",
 }
 
@@ -48,9 +49,12 @@ def test_a_base_that_is_not_here_is_planned_by_its_shipped_config(tmp_path: Path
         plan(tmp_path, f"/absent/{DEVSTRAL}", planning=False)
 
 
+OF_BASE_ALONE = {"base", "text", "ollama", "base-gguf"}
+
+
 def test_rows_that_are_not_here_leave_the_base_its_key(tmp_path: Path) -> None:
     project = plan(tmp_path, "demo", "absent.jsonl")
-    assert set(project.find_unkeyed()) == {*OF_BASE, "rows"} - {"base", "text"}
+    assert set(project.find_unkeyed()) == {*OF_BASE, "rows"} - OF_BASE_ALONE
     assert project.make_outlook().steps is None
 
 
@@ -67,6 +71,23 @@ def test_a_large_base_is_not_hashed_for_a_plan(tmp_path: Path) -> None:
     assert set(project.find_unkeyed()) == OF_BASE
     assert "not hashed yet" in project.absent["base"]
     assert not (tmp_path / "store" / ".digests.json").exists()
+
+
+def test_problems_of_ones_own_that_are_not_here_leave_the_models_their_keys(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        '[base]\nsource = "demo"\n[dataset]\nsource = "demo"\n[evaluate]\nbefore_export = true\n'
+        '[[evaluate.rows]]\nsource = "exam.jsonl"\n'
+    )
+    store = open_store(tmp_path / "store")
+    assert set(read_project(recipe, store, planning=True).find_unkeyed()) == {
+        "answers",
+        "answers-checkpoint",
+    }
+    with pytest.raises(UsageError, match="1 error"):
+        read_project(recipe, store)
+    (tmp_path / "exam.jsonl").write_text('{"problem": "p", "solution": "s"}\n')
+    assert read_project(recipe, store, planning=True).find_unkeyed() == {}
 
 
 def test_an_unknown_base_that_is_not_here_is_refused(tmp_path: Path) -> None:

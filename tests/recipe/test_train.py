@@ -20,7 +20,13 @@ def _read_train(tmp_path: Path, text: str) -> Train:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('method = "full"\ninit = "pissa"\n', "pissa starts an adapter"),
+        ('method = "full"\ninit = "pissa"\n', 'of an adapter; method "full" has none'),
+        ('method = "full"\nrank = 64\n', 'rank = 64: it is of an adapter; method "full" has none'),
+        ("max_steps = 0\nepochs = 0\n", "no step is taken"),
+        ("learning_rate = 0\n", "nothing is learnt"),
+        ("alpha = 0\n", "changes nothing"),
+        ('max_steps = 700\ncheckpoint = "step:701"\n', "training ends after step 700"),
+        ('epochs = 2.5\ncheckpoint = "epoch:3"\n', "training ends after 2.5 epochs"),
         ('method = "full"\nmodules_to_save = ["lm_head"]\n', "trains every weight as it is"),
         ('method = "qlora"\ninit = "pissa"\n', 'set method = "lora"'),
         ('method = "lora"\ninit = "loftq"\n', 'set method = "qlora"'),
@@ -30,6 +36,7 @@ def _read_train(tmp_path: Path, text: str) -> Train:
         ("processes = 3\n", "must be a multiple of processes"),
         ("processes = 4\nhosts = 3\n", "must be a multiple of hosts"),
         ("processes = 4\nhosts = 2\n", "several hosts need HOST:PORT"),
+        ('processes = 4\nhosts = 2\naddress = "a:65536"\n', "several hosts need HOST:PORT"),
         ('sharding = "fsdp"\n', "only several GPUs have parts"),
         ('processes = 4\nsharding = "fsdp"\n', "a part of an NF4 weight is none"),
         ('processes = 4\ndeepspeed = "absent.json"\n', "is no configuration: [Errno 2]"),
@@ -49,6 +56,8 @@ def test_what_cannot_be_together_is_said(tmp_path: Path, text: str, told: str) -
     ("text", "result"),
     [
         ('method = "full"\nembedding_learning_rate = 1e-5\n', "tuned"),
+        ('max_steps = 700\ncheckpoint = "step:700"\n', "adapter"),
+        ('max_steps = 700\nepochs = 1\ncheckpoint = "epoch:2"\n', "adapter"),
         ('method = "lora"\ninit = "pissa"\nrslora = true\n', "adapter"),
         ('method = "qlora"\ninit = "loftq"\noptimizer = "paged_adamw_8bit"\n', "adapter"),
         ('modules_to_save = ["embed_tokens"]\nembedding_learning_rate = 1e-5\n', "adapter"),

@@ -48,6 +48,17 @@ def test_results_show_loss_and_every_models_accuracy(tmp_path: Path) -> None:
             }
         },
         "answers": {"scores.json": {"BF16": {"correct": 7, "total": 8}}},
+        "divergence": {
+            "divergence.json": {
+                "BF16": {"tokens": 4002, "perplexity": 1.00122},
+                "Q4_K_M": {
+                    "tokens": 4002,
+                    "perplexity": 1.002258,
+                    "kl_divergence": {"mean": 0.00104547},
+                    "flips": 0.00025,
+                },
+            }
+        },
     }
     sealed = {
         name: seal_small(
@@ -59,9 +70,15 @@ def test_results_show_loss_and_every_models_accuracy(tmp_path: Path) -> None:
     }
     text = make_result_table(sealed)
     assert "held-out loss: 5.5000 before, 0.2500 after 10 steps" in text
-    assert text.splitlines()[-3:] == [
-        "base model                         0.0 %        0   8",
-        "distilled model, before export   100.0 %        8   8",
-        "distilled model, GGUF BF16        87.5 %        7   8",
+    assert text.splitlines()[5:8] == [
+        "base model                         0.0 %    0.0 to 32.4        0   8",
+        "distilled model, before export   100.0 %  67.6 to 100.0        8   8",
+        "distilled model, GGUF BF16        87.5 %   52.9 to 97.8        7   8",
+    ]
+    assert text.splitlines()[-4:] == [
+        "on 4,002 held-out tokens  perplexity  KL divergence   flips",
+        "------------------------  ----------  -------------  ------",
+        "BF16                          1.0012       0.000000  0.00 %",
+        "Q4_K_M                        1.0023       0.001045  0.03 %",
     ]
     assert make_result_table({}) == ""

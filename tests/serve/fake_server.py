@@ -20,19 +20,37 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         problem = " | ".join(message["content"] for message in request["messages"])
+        if self.path == "/apply-template":
+            self.reply(200, {"prompt": problem + self.behaviour.get("prompt_end", "")})
+            return
         if problem in self.behaviour.get("refused", []):
             self.reply(400, {"error": {"message": "the request exceeds the context size"}})
+            return
+        if (faults := self.behaviour.get("faults", {}).get(problem)) and self.fail(faults):
             return
         # Later problems are answered sooner, so that order is not kept by chance.
         time.sleep(0.2 if problem == self.behaviour.get("slow") else 0.0)
         message = {"role": "assistant", **self.behaviour["answers"][problem]}
+        finish = message.pop("finish_reason", "stop")
         self.reply(200, {
             "id": "1",
             "object": "chat.completion",
             "created": 0,
             "model": request["model"],
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 7, "total_tokens": 8},
         })  # fmt: skip
+
+    def fail(self, faults: list[str]) -> bool:
+        """Be at fault in the next of the ways that are told; False when all have been."""
+        match faults.pop(0) if faults else "":
+            case "busy":
+                self.reply(503, {"error": {"message": "loading"}})
+            case "gone":
+                self.close_connection = True
+            case _:
+                return False
+        return True
 
     def reply(self, status: int, value: dict[str, Any]) -> None:
         body = json.dumps(value).encode()

@@ -3,16 +3,20 @@ checkpoint of it can be taken without training again."""
 
 import json
 import random
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from pipeline.errors import StageError
+from pipeline.errors import CapacityError, StageError
 from pipeline.sft.checkpoint_list import Evaluation
 from pipeline.sft.checkpoints import Rhythm, find_state, sweep_area
+from pipeline.sft.full_disk import answer_full_disk
 from tests.sft.training import choose, make_places, read_files, run_here, start_run
 
 pytestmark = [pytest.mark.train, pytest.mark.filterwarnings("ignore::FutureWarning:transformers")]
@@ -144,6 +148,35 @@ def test_patience_counts_from_the_best() -> None:
     assert not judge([3, 2, 2, 1, 1], 2)
     assert not judge([3, 4, 5, 6], 0)
     assert not judge([], 1)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(
+    text: Path, dataset: Path, tmp_path: Path
+) -> None:
+    changes = {"rank": 64, "checkpoint_steps": 1}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # More than the rows take, and less than the adapter.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(CapacityError, match="the disk is full") as caught:
+            run_here(text, dataset, tmp_path, **changes)
+        for write in (_write_archive, _write_tensors):
+            with pytest.raises(CapacityError), answer_full_disk(tmp_path):
+                write(tmp_path / "large")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "File too large" in caught.value.why
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["lock", "making"]
+    run_here(text, dataset, tmp_path, **changes)
+    assert (tmp_path / "out" / "step-000003" / "adapter_model.safetensors").is_file()
+
+
+def _write_archive(path: Path) -> None:
+    torch.save({"state": torch.zeros(100_000)}, path)
+
+
+def _write_tensors(path: Path) -> None:
+    save_file({"state": torch.zeros(100_000)}, path)
 
 
 def _write_state(work: Path, step: int) -> Path:

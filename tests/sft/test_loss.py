@@ -80,6 +80,31 @@ def test_one_batch_of_eight_is_eight_of_one(
             assert found == pytest.approx(others[0], rel=1e-5), f"step {step + 1}"
 
 
+def test_a_step_in_tiles_has_the_loss_and_gradients_of_whole_logits(
+    text: Path, dataset: Path, tmp_path: Path
+) -> None:
+    trainer = start_trainer(text, dataset, tmp_path, batch_size=8)
+    model, batch = trainer.model, next(iter(trainer.get_train_dataloader()))
+
+    def read_gradients(loss: torch.Tensor) -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        loss.backward()
+        trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+        return {name: each.grad.clone() for name, each in trained.items()}
+
+    labels = batch["labels"][:, 1:]
+    taught = int((labels != -100).sum())
+    # Of twice the tokens in the step: another micro-step has as many.
+    tiled = 2 * trainer.compute_loss(model, dict(batch), num_items_in_batch=2 * taught)
+    logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    whole = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    assert tiled.item() == pytest.approx(whole.item(), rel=1e-6)
+    ours, theirs = read_gradients(tiled), read_gradients(whole)
+    assert any(each.any() for each in theirs.values())
+    for name, gradient in theirs.items():
+        assert torch.allclose(ours[name], gradient, rtol=1e-4, atol=1e-7), name
+
+
 @pytest.mark.parametrize("modules_to_save", [(), ("lm_head",)])
 def test_logits_of_a_large_vocabulary_are_never_whole(
     modules_to_save: tuple[str, ...], dataset: Path, tmp_path: Path

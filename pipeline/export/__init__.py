@@ -1,0 +1,1 @@
+"""What others need to run, judge and trust a model: a folder that is complete in itself."""
