@@ -1,4 +1,4 @@
-"""The text of report.html: its frame, its style and its script.
+"""The text of report.html: its body, its style and its script.
 
 Here and not in files of their own, because an artifact's key holds the digests of the modules that
 its stage imports, and of nothing else. Texts of rows reach the page as text nodes alone, so nothing
@@ -7,17 +7,8 @@ in a row can become markup.
 
 from pipeline.page import style as page_style
 
-FRAME = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>Training data</title>
-<style>{style}</style>
-</head>
-<body>
+TITLE = "Training data"
+BODY = """\
 <h1>Training data</h1>
 <p>What the model is taught, token by token.</p>
 <h2>Numbers</h2>
@@ -38,11 +29,7 @@ token, not text that is spelled like one.</p>
 <h2>Plots</h2>
 <div class="plots">{plots}</div>
 {examples}
-<script type="application/json" id="data">{data}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+<script type="application/json" id="data">{data}</script>"""
 
 STYLE = (
     page_style.STYLE

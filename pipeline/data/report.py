@@ -18,7 +18,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.data.encoding import read_tokenizer
-from pipeline.data.page import FRAME, SCRIPT, STYLE
+from pipeline.data.page import BODY, SCRIPT, STYLE, TITLE
 from pipeline.data.plots import make_bars, make_bins, make_histogram
 from pipeline.data.statistics import (
     SHARE_BINS,
@@ -29,7 +29,7 @@ from pipeline.data.statistics import (
 )
 from pipeline.data.view import split_pieces
 from pipeline.log import say
-from pipeline.page.document import make_policy, write_data
+from pipeline.page.document import make_document, write_data
 
 REPORT = "report.html"
 
@@ -106,10 +106,7 @@ def make_page(
     rows = [row for split in splits for row in _make_rows(split, tokenizer)]
     total = sum(split.statistics.rows for split in splits)
     sample = "All rows." if len(rows) == total else f"{len(rows):,} of {total:,}, spread evenly."
-    return FRAME.format(
-        policy=make_policy(style=STYLE, script=SCRIPT),
-        style=STYLE,
-        script=SCRIPT,
+    body = BODY.format(
         table=_make_table(splits),
         plots="\n".join(_make_plots(splits, cleaning.dropped)),
         examples=_make_examples(cleaning),
@@ -117,6 +114,7 @@ def make_page(
         options="".join(f'<option value="{escape(s.name)}">{s.title}</option>' for s in splits),
         data=write_data(rows),
     )
+    return make_document(title=TITLE, body=body, style=STYLE, script=SCRIPT)
 
 
 def _make_table(splits: Sequence[Split]) -> str:

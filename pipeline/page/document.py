@@ -9,9 +9,38 @@ import hashlib
 import json
 from html import escape
 
+_DOCUMENT = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+{script}</body>
+</html>
+"""
 
-def make_policy(*, style: str, script: str = "", connects: bool = False) -> str:
-    """Return the page's policy, for an attribute; `connects` lets its script ask its own server."""
+
+def make_document(
+    *, title: str, body: str, style: str, script: str = "", connects: bool = False
+) -> str:
+    """Return the page of a title, a text, and a body, HTML; `connects` lets its script ask its own
+    server."""
+    return _DOCUMENT.format(
+        policy=_make_policy(style=style, script=script, connects=connects),
+        title=escape(title),
+        style=style,
+        body=body,
+        script=f"<script>{script}</script>\n" if script else "",
+    )
+
+
+def _make_policy(*, style: str, script: str, connects: bool) -> str:
     allowed = [
         "default-src 'none'",
         f"style-src '{_hash(style)}'",

@@ -16,7 +16,7 @@ from pipeline.artifact.provenance import Lineage
 from pipeline.artifact.store import Artifact
 from pipeline.data.plots import make_histogram
 from pipeline.page import curves
-from pipeline.page.document import make_policy
+from pipeline.page.document import make_document
 from pipeline.page.style import STYLE
 from pipeline.report import answer_samples, lineage_graph, quality_plot
 from pipeline.report.answer_samples import choose, make_answers, read_asked
@@ -27,24 +27,6 @@ from pipeline.report.quality_plot import format_size, make_quality_plot
 from pipeline.report.table import format_seconds
 from pipeline.report.training import Run
 from pipeline.report.training_page import RUN_STYLE, make_numbers, make_plots
-
-_FRAME = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{about}</p>
-{sections}
-</body>
-</html>
-"""
 
 _STYLE = """\
 .wide + .plots, .plots + .wide { margin-top: 1rem; }
@@ -92,13 +74,8 @@ def make_page(subject: Subject) -> str:
         for title, content in _list_sections(subject)
         if content
     )
-    return _FRAME.format(
-        policy=make_policy(style=style),
-        title=escape(subject.name),
-        about=escape(subject.about),
-        style=style,
-        sections="\n".join(sections),
-    )
+    head = f"<h1>{escape(subject.name)}</h1>\n<p>{escape(subject.about)}</p>"
+    return make_document(title=subject.name, body="\n".join((head, *sections)), style=style)
 
 
 def _list_sections(subject: Subject) -> Iterator[tuple[str, str]]:

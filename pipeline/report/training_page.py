@@ -17,24 +17,14 @@ from pipeline.artifact.writability import find_obstacle
 from pipeline.log import say
 from pipeline.page import curves
 from pipeline.page.curves import Curve, make_curves, smooth
-from pipeline.page.document import make_policy
+from pipeline.page.document import make_document
 from pipeline.page.style import STYLE
 from pipeline.report.mask_samples import make_samples, read_kept
 from pipeline.report.training import Run, read_run
 from pipeline.report.training_warnings import find_warnings
 from pipeline.sft.step_line import format_duration
 
-_FRAME = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
+_BODY = """\
 <h1>{title}</h1>
 <main id="run" data-state="{state}">
 {run}
@@ -42,11 +32,7 @@ _FRAME = """\
 {sealed}
 <h2>Provenance</h2>
 <div class="wide">{provenance}</div>
-<details><summary>Settings</summary><div class="wide">{settings}</div></details>
-{script}
-</body>
-</html>
-"""
+<details><summary>Settings</summary><div class="wide">{settings}</div></details>"""
 
 RUN_STYLE = """\
 .warning {
@@ -105,18 +91,17 @@ def write_report(recipe: str, step: Step, store: Store) -> None:
 def make_page(run: Run, *, live: bool = False) -> str:
     """Return the page; a live one asks its server for what has changed every two seconds."""
     style = STYLE + curves.STYLE + RUN_STYLE + _STYLE
-    script = _SCRIPT if live else ""
-    return _FRAME.format(
-        policy=make_policy(style=style, script=script, connects=live),
-        title=escape(f"Training of {run.recipe}"),
-        style=style,
+    title = f"Training of {run.recipe}"
+    body = _BODY.format(
+        title=escape(title),
         state=run.state,
         run=make_run(run),
         sealed=_make_sample(run.sample),
         settings=_make_table(sorted(run.options.items())),
         provenance=_make_table(list_provenance(run)),
-        script=f"<script>{script}</script>" if script else "",
     )
+    script = _SCRIPT if live else ""
+    return make_document(title=title, body=body, style=style, script=script, connects=live)
 
 
 def make_run(run: Run) -> str:

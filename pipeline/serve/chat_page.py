@@ -5,7 +5,7 @@ What the model thinks is folded above its answer; what is said stays in the page
 Standard library only.
 """
 
-from pipeline.page.document import make_policy
+from pipeline.page.document import make_document
 from pipeline.page.style import STYLE
 
 _CHAT_STYLE = """\
@@ -151,17 +151,7 @@ find('again').addEventListener('click', () => {
 learn();
 """
 
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Chat</title>
-<style>{style}</style>
-</head>
-<body>
+_BODY = """\
 <header>
 <h1 id="model">Chat</h1>
 <label hidden>With <select id="adapter"><option value="">the base</option></select></label>
@@ -172,15 +162,10 @@ _PAGE = """\
 <form id="form">
 <textarea id="asked" rows="2" aria-label="Your message" autofocus></textarea>
 <button id="send">Send</button>
-</form>
-<script>{script}</script>
-</body>
-</html>
-"""
+</form>"""
 
 
 def make_chat_page() -> str:
     """Return the page's HTML."""
     style = STYLE + _CHAT_STYLE
-    policy = make_policy(style=style, script=_SCRIPT, connects=True)
-    return _PAGE.format(policy=policy, style=style, script=_SCRIPT)
+    return make_document(title="Chat", body=_BODY, style=style, script=_SCRIPT, connects=True)

@@ -1,9 +1,6 @@
 """The page holds what the data set holds, fetches nothing and runs nothing that a row says."""
 
-import base64
-import hashlib
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from pipeline.data.plots import make_bars, make_bins, make_histogram
 from pipeline.data.report import REPORT, Cleaning, Options, Split, make_page, read_cleaning, run
 from pipeline.data.statistics import read_statistics
 from tests.data.arrow_files import HandRow, make_hand_row, write_arrow
+from tests.page.parsed_page import ParsedPage
 from tests.tiny_text import write_tokenizer
 
 pytestmark = pytest.mark.train
@@ -24,29 +22,8 @@ EVIL = "</script><script>alert(1)</script><!-- <img src=x onerror=y> & \u2028 \"
 NOTHING = Cleaning(dropped={}, examples={})
 
 
-class Page(HTMLParser):
-    """Collects elements, attributes and the texts of those that hold code."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.codes: dict[str, list[str]] = {"style": [], "script": []}
-        self.texts: list[str] = []
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag in self.codes:
-            self.codes[tag].append("")
-
-    def handle_data(self, data: str) -> None:
-        if self.cdata_elem in self.codes:
-            self.codes[self.cdata_elem][-1] += data
-        else:
-            self.texts.append(data)
+class Page(ParsedPage):
+    """The page, and the rows that its script shows."""
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -98,26 +75,12 @@ def test_nothing_is_fetched_and_nothing_of_a_row_is_run(tmp_path: Path, text: Pa
     rows = [make_hand_row(EVIL, EVIL, EVIL, source=EVIL, domain=EVIL)]
     splits = make_splits(tmp_path, rows, **{EVIL: 3})
     evil = Cleaning(dropped={EVIL: 2}, examples={EVIL: [EVIL]})
-    page = make_page(splits, evil, read_tokenizer(text))
-    parsed = Page(page)
+    parsed = Page(make_page(splits, evil, read_tokenizer(text)))
     assert parsed.tags.count("script") == 2
-    assert {"img", "link", "iframe", "object"}.isdisjoint(parsed.tags)
-    names = {name for name, _ in parsed.attributes}
-    assert not {name for name in names if name.startswith("on")} | names & {"src", "href", "style"}
-    assert "//" not in "".join(str(value) for _, value in parsed.attributes)
-    assert "url(" not in page
+    parsed.require_nothing_foreign()
     row = parsed.rows[0]
     assert row["id"] == row["domain"] == EVIL
     assert "".join(row["texts"]) == f"<s>[INST]{EVIL}[/INST]{EVIL}</s>"
-
-
-def test_the_policy_names_the_page_s_own_style_and_script(tmp_path: Path, text: Path) -> None:
-    page = Page(make_page(make_splits(tmp_path, []), NOTHING, read_tokenizer(text)))
-    policy = next(v for k, v in page.attributes if k == "content" and v and "default-src" in v)
-    assert "default-src 'none'" in policy
-    for code, directive in ((page.codes["style"][0], "style"), (page.codes["script"][1], "script")):
-        digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-        assert f"{directive}-src 'sha256-{digest}'" in policy
 
 
 @settings(max_examples=30)
