@@ -87,9 +87,15 @@ def read_last_lines(log_path: Path, count: int = 15) -> str:
 
 
 def _copy_lines(output: IO[bytes], log: IO[bytes], on_line: Callable[[str], None]) -> None:
+    """Copy to the program's end, heard or not: it would wait for ever for someone to read."""
+    is_heard = True
     for line in read_lines(output.fileno()):
         log.write(line + b"\n")
-        on_line(line.decode("utf-8", errors="replace"))
+        if is_heard:
+            try:
+                on_line(line.decode("utf-8", errors="replace"))
+            except OSError:  # as of `make train 2>&1 | head`; the log has it all
+                is_heard = False
 
 
 def _end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:

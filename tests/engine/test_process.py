@@ -37,6 +37,19 @@ def test_both_outputs_go_to_the_log_and_to_the_reader(tmp_path: Path) -> None:
     assert log.endswith("\nout\nerr\n")
 
 
+def test_a_program_is_read_to_its_end_though_nobody_listens(tmp_path: Path) -> None:
+    """More than a pipe holds: unread, it would wait for ever."""
+
+    def refuse(line: str) -> None:
+        raise BrokenPipeError
+
+    log = tmp_path / "log"
+    argv = [sys.executable, "-c", "for n in range(50_000): print(n)"]
+    code = process.run(argv, log_path=log, environment={}, on_line=refuse)
+    assert code == 0
+    assert log.read_text().endswith("\n49999\n")
+
+
 def test_words_are_passed_as_they_are_and_shown_quoted(tmp_path: Path) -> None:
     argv = ["/bin/echo", "two words", "$HOME", ";"]
     process.run(argv, log_path=tmp_path / "log", environment=_ENVIRONMENT)
