@@ -2,8 +2,9 @@
 
 FILE is a GGUF of the demonstration (`out/demo/gguf-Q8_0/model.gguf`). With it, which shows what a
 server itself costs, and with a file of random weights, which shows what users wait for, in turns of
-servers: tokens per second of 1, 8 and 32 clients by ours, as `make serve` starts it, and by a bare
-llama-server; of 8 clients by `python -m llama_cpp.server`. Then 10,000 requests of which most are
+servers: tokens per second of 1, 8 and 32 clients by ours, as `make serve` starts it, by a bare
+llama-server, and by one that splits thinking off as ours does; of 8 clients by
+`python -m llama_cpp.server`. Then 10,000 requests of which most are
 not meant well, and one of two servers killed under traffic; every answer is held against what the
 model says when it is asked alone. The report goes to stdout in Markdown
 and to `bench/results/serve.md`; with `--quick`, which only tries the script, to stdout alone.
@@ -26,16 +27,16 @@ from bench.random_gguf import make_gguf
 from bench.recovery import find_haproxy, measure_recovery
 from bench.script import run_script, scratch_directory
 from bench.serve_answers import ask_alone
-from bench.serve_table import BARE, BINDING, OURS, Figures, Throughput, format_report
-from bench.servers import Server, Settings, bare, binding, ours
+from bench.serve_table import BARE, BINDING, OURS, SPLITTING, Figures, Throughput, format_report
+from bench.servers import Server, Settings, bare, binding, ours, splitting
 from pipeline.artifact.key import REPOSITORY
 from pipeline.log import step
 from pipeline.serve.gguf_file import read_gguf
 
 _RESULT = REPOSITORY / "bench" / "results" / "serve.md"
 _PARALLEL, _CONTEXT = 8, 512
-# Of each number of clients, so that the whole takes less than eight minutes.
-_MEASURED_S = 5.0
+# Of each number of clients, so that the whole takes about eight minutes.
+_MEASURED_S = 3.0
 _MOST_REQUESTS = 10_000  # of them
 _HOSTILE = 10_000
 # Each is asked some ten times.
@@ -44,6 +45,7 @@ _SUMS = 300
 _Start = Callable[[Settings], AbstractContextManager[Server]]
 _SERVERS: tuple[tuple[str, _Start, tuple[int, ...]], ...] = (
     (OURS, ours, (1, 8, 32)),
+    (SPLITTING, splitting, (1, 8, 32)),
     (BARE, bare, (1, 8, 32)),
     (BINDING, binding, (8,)),
 )
@@ -133,7 +135,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--gguf", type=Path, required=True, metavar="FILE", help="of the demonstration")
     add("--scratch", type=Path, default=REPOSITORY / "bench" / "work", metavar="DIR")
-    add("--rounds", type=int, default=3, metavar="N", help="medians are reported")
+    add("--rounds", type=int, default=4, metavar="N", help="even: each server is early as often")
     add("--quick", action="store_true", help="less of all, one round, no result file")
     return parser.parse_args(argv)
 

@@ -9,6 +9,7 @@ from bench.hostile import IN_EARNEST, Outcome
 from bench.recovery import Recovery
 
 OURS, BARE, BINDING = "ours", "llama-server", "llama_cpp.server"
+SPLITTING = "llama-server that splits"
 _LEAST_OF_BARE, _LEAST_OF_BINDING = 0.98, 2.0
 _FLAT = 1.05
 _SHOWN = 5
@@ -47,7 +48,11 @@ def format_report(figures: Figures) -> str:
         f"`python -m bench.serve`; {figures.head}",
         "The smaller GGUF is the demonstration's, and shows what a server itself costs; the larger"
         " one has random weights. Ours as `make serve` starts it; llama-server with the same number"
-        f" of slots, {figures.parallel}, of the same context. Clients on the same machine, each"
+        f" of slots, {figures.parallel}, of the same context: alone, where these files' thinking"
+        " stays in the text, and with the template by which ours splits it off. With that,"
+        " llama.cpp studies the template at each request, which takes about 3 ms whatever the model"
+        " and the answer are: much beside the smaller file's answers, nothing beside real ones."
+        " Clients on the same machine, each"
         " over one connection, in turns of servers; medians of the rounds, ratios within a round.",
         "## Targets",
         "\n".join([_table(["promise", "target", "measured", ""]), *_list_targets(figures)]),
@@ -110,7 +115,7 @@ def _list_targets(figures: Figures) -> Iterator[str]:
 
 def _list_ratios(throughput: Throughput) -> Iterator[str]:
     loads = throughput.loads
-    asked = [(BARE, each, _LEAST_OF_BARE) for name, each in loads if name == BARE]
+    asked = [(name, each, _LEAST_OF_BARE) for name, each in loads if name in (SPLITTING, BARE)]
     asked += [(BINDING, each, _LEAST_OF_BINDING) for name, each in loads if name == BINDING]
     for other, clients, least in asked:
         # Within a round, for the machine is faster at some times than at others.

@@ -32,6 +32,8 @@ from pipeline.engine.image import make_files_document
 from pipeline.engine.packages import find_site_packages, make_host_environment, make_pip_argv
 from pipeline.errors import HostError, StageError
 from pipeline.log import say
+from pipeline.serve.gguf_file import read_gguf
+from pipeline.serve.thinking import fold_thinking
 
 LOCK = REPOSITORY / "bench" / "serve_peers.txt"
 KEY = "bench-key"
@@ -93,14 +95,25 @@ def ours(settings: Settings, port: int = 0) -> Iterator[Server]:
 
 
 @contextmanager
-def bare(settings: Settings) -> Iterator[Server]:
+def bare(settings: Settings, options: Sequence[str] = ()) -> Iterator[Server]:
     """Serve by llama-server alone, with nothing of ours but the room that it has."""
     port = find_port()
     program = venv.python_of("serve", read_envs_dir()).parents[1] / "llama" / "bin" / "llama-server"
     argv = [str(program), "--model", str(settings.gguf), "--port", str(port), "--jinja"]
     argv += ["--ctx-size", str(settings.context * settings.parallel)]
     argv += ["--parallel", str(settings.parallel), "--api-key", KEY]
+    argv += options
     with _running("llama-server", argv, port, settings.work) as server:
+        yield server
+
+
+@contextmanager
+def splitting(settings: Settings) -> Iterator[Server]:
+    """Serve by llama-server alone, told as ours is how thinking is taken out of an answer."""
+    template = settings.work / "template.jinja"
+    template.write_text(fold_thinking(read_gguf(settings.gguf).chat_template), encoding="utf-8")
+    options = ["--reasoning-format", "deepseek", "--chat-template-file", str(template)]
+    with bare(settings, options) as server:
         yield server
 
 
