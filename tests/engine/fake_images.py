@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -91,5 +93,7 @@ def install_fake_images(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FakeIm
     monkeypatch.setenv("HOME", str(folder / "home"))
     monkeypatch.setenv("TRISTILL_ENVS", str(folder / "envs"))
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    # What is free on this host decides nothing: no image is made.
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 40))
     docker_client.read_daemon.cache_clear()
     return FakeImages(folder)
