@@ -99,8 +99,10 @@ def read_answer(told: Mapping[str, Any]) -> Answer:
     )
 
 
-def measure(port: int, sums: Sequence[Sum], clients: int, most_s: float) -> Load:
-    """Ask the sums by so many clients, beginning none after so many seconds.
+def measure(
+    port: int, sums: Sequence[Sum], clients: int, options: Mapping[str, object] = NO_OPTIONS
+) -> Load:
+    """Ask all the sums by so many clients.
 
     At the end some clients wait for others: at every server alike.
     """
@@ -109,7 +111,7 @@ def measure(port: int, sums: Sequence[Sum], clients: int, most_s: float) -> Load
         waiting.put(each)
     found: queue.SimpleQueue[tuple[float, int, bool]] = queue.SimpleQueue()
     threads = [
-        threading.Thread(target=_run_client, args=(port, waiting, found, time.monotonic() + most_s))
+        threading.Thread(target=_run_client, args=(port, waiting, found, options))
         for _ in range(clients)
     ]
     started = time.perf_counter()
@@ -119,13 +121,12 @@ def measure(port: int, sums: Sequence[Sum], clients: int, most_s: float) -> Load
         thread.join()
     seconds = time.perf_counter() - started
     answers = [found.get_nowait() for _ in range(found.qsize())]
-    asked = len(sums) - waiting.qsize()
     return Load(
         seconds=seconds,
         tokens=sum(tokens for _, tokens, _ in answers),
         right=sum(right for _, _, right in answers),
-        failed=asked - len(answers),
-        requests=asked,
+        failed=len(sums) - len(answers),
+        requests=len(sums),
         latencies_s=tuple(latency for latency, _, _ in answers),
     )
 
@@ -134,17 +135,17 @@ def _run_client(
     port: int,
     waiting: "queue.SimpleQueue[Sum]",
     found: "queue.SimpleQueue[tuple[float, int, bool]]",
-    deadline: float,
+    options: Mapping[str, object],
 ) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
-    while time.monotonic() < deadline:
+    while True:
         try:
             asked = waiting.get_nowait()
         except queue.Empty:
             break
         started = time.perf_counter()
         try:
-            answer = ask(connection, asked)
+            answer = ask(connection, asked, options)
         except (OSError, ValueError, LookupError, http.client.HTTPException):
             connection.close()
             continue

@@ -1,10 +1,11 @@
 """`python -m bench.serve --gguf FILE`: our server beside others, and under attack.
 
 FILE is a GGUF of the demonstration (`out/demo/gguf-Q8_0/model.gguf`). With it, which shows what a
-server itself costs, and with a file of random weights, which shows what users wait for, in turns of
-servers: tokens per second of 1, 8 and 32 clients by ours, as `make serve` starts it, by a bare
-llama-server, and by one that splits thinking off as ours does; of 8 clients by
-`python -m llama_cpp.server`. Then 10,000 requests of which most are
+server itself costs, and with a file of random weights, which shows what users wait for: tokens per
+second of 1, 8 and 32 clients by ours, as `make serve` starts it, by a bare llama-server, and by one
+that splits thinking off as ours does; of 8 clients by `python -m llama_cpp.server`. All of them run
+at once and are asked the same in short turns, since the machine's own speed changes by more than
+they differ. Then 10,000 requests of which most are
 not meant well, and one of two servers killed under traffic; every answer is held against what the
 model says when it is asked alone. The report goes to stdout in Markdown
 and to `bench/results/serve.md`; with `--quick`, which only tries the script, to stdout alone.
@@ -16,8 +17,9 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.clients import Load, make_sums, measure
@@ -35,12 +37,21 @@ from pipeline.serve.gguf_file import read_gguf
 
 _RESULT = REPOSITORY / "bench" / "results" / "serve.md"
 _PARALLEL, _CONTEXT = 8, 512
-# Of each number of clients, so that the whole takes about eight minutes.
-_MEASURED_S = 3.0
-_MOST_REQUESTS = 10_000  # of them
+_TURNS = 5  # of a round: each server is asked so often before all are started anew
 _HOSTILE = 10_000
 # Each is asked some ten times.
 _SUMS = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """A file, the most tokens of an answer, and how many are asked for by how many clients."""
+
+    settings: Settings
+    is_checked: bool
+    most_tokens: int
+    requests: Mapping[int, int]
+
 
 _Start = Callable[[Settings], AbstractContextManager[Server]]
 _SERVERS: tuple[tuple[str, _Start, tuple[int, ...]], ...] = (
@@ -59,16 +70,17 @@ def run(arguments: argparse.Namespace) -> str:
 
 def _run(arguments: argparse.Namespace, work: Path) -> str:
     share = 0.05 if arguments.quick else 1.0
-    rounds = 1 if arguments.quick else arguments.rounds
-    measured_s = 1.0 if arguments.quick else _MEASURED_S
+    rounds, turns = (1, 1) if arguments.quick else (arguments.rounds, _TURNS)
     head = _describe_machine()
     demo = _make_settings(arguments.gguf.resolve(), work)
     with step("making a model of random weights"):
         random = _make_settings(make_gguf(work), work)
-    throughputs = [
-        _measure(demo, rounds, measured_s, is_checked=True),
-        _measure(random, rounds, measured_s, is_checked=False),
+    cases = [
+        # Its answers have 46 tokens; the other's do not end, and are as long as a short trace.
+        _Case(settings=demo, is_checked=True, most_tokens=48, requests={1: 128, 8: 256, 32: 256}),
+        _Case(settings=random, is_checked=False, most_tokens=160, requests={1: 1, 8: 8, 32: 32}),
     ]
+    throughputs = [_measure(case, rounds, turns) for case in cases]
     with step(f"{_SUMS} sums, asked alone"):
         alone = _make_settings(arguments.gguf.resolve(), work, parallel=1)
         answers = ask_alone(alone, make_sums(_SUMS))
@@ -90,21 +102,33 @@ def _run(arguments: argparse.Namespace, work: Path) -> str:
     )
 
 
-def _measure(settings: Settings, rounds: int, measured_s: float, *, is_checked: bool) -> Throughput:
-    """Return what each server gave each number of clients, in so many rounds."""
+def _measure(case: _Case, rounds: int, turns: int) -> Throughput:
+    """Return what each server gave each number of clients, in so many turns of so many rounds."""
     loads: dict[tuple[str, int], list[Load]] = {
         (name, each): [] for name, _, clients in _SERVERS for each in clients
     }
-    title = f"{settings.gguf.stat().st_size / 1e6:.1f} MB"
+    title = f"{case.settings.gguf.stat().st_size / 1e6:.1f} MB"
+    options = {"max_tokens": case.most_tokens}
     for number in range(rounds):
-        # Whoever is first has a colder machine: every other round begins at the other end.
-        for name, start, clients in _SERVERS[:: 1 if number % 2 == 0 else -1]:
-            with step(f"{title}, round {number + 1}: {name}"), start(settings) as server:
-                measure(server.port, make_sums(4, seed=number + 100), 4, measured_s)
-                for each in clients:
-                    sums = make_sums(_MOST_REQUESTS, seed=number)
-                    loads[name, each].append(measure(server.port, sums, each, measured_s))
-    return Throughput(title=title, is_checked=is_checked, loads=loads)
+        with step(f"{title}, round {number + 1}"), ExitStack() as ending:
+            ports = {
+                name: ending.enter_context(start(case.settings)).port for name, start, _ in _SERVERS
+            }
+            for port in ports.values():
+                measure(port, make_sums(8), 4, {"max_tokens": 8})
+            for turn in range(number * turns, (number + 1) * turns):
+                for name, each in _order(turn):
+                    sums = make_sums(case.requests[each], seed=turn)
+                    loads[name, each].append(measure(ports[name], sums, each, options))
+    return Throughput(title=title, is_checked=case.is_checked, loads=loads)
+
+
+def _order(turn: int) -> Iterator[tuple[str, int]]:
+    """Yield every server and number of clients, those that are compared one after the other."""
+    for each in (1, 8, 32):
+        names = [name for name, _, clients in _SERVERS if each in clients]
+        # Whoever is first may have a colder machine: every other turn begins at the other end.
+        yield from ((name, each) for name in names[:: 1 if turn % 2 == 0 else -1])
 
 
 def _make_settings(gguf: Path, work: Path, parallel: int = _PARALLEL) -> Settings:
@@ -135,7 +159,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--gguf", type=Path, required=True, metavar="FILE", help="of the demonstration")
     add("--scratch", type=Path, default=REPOSITORY / "bench" / "work", metavar="DIR")
-    add("--rounds", type=int, default=4, metavar="N", help="even: each server is early as often")
+    add("--rounds", type=int, default=2, metavar="N", help="each of five turns")
     add("--quick", action="store_true", help="less of all, one round, no result file")
     return parser.parse_args(argv)
 
