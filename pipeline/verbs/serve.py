@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.artifact.uses import using
 from pipeline.artifact.workspace import make_workspace
+from pipeline.data.style import THINKING
 from pipeline.errors import StageError, UsageError
 from pipeline.log import say
 from pipeline.project import Project, open_project, read_project
@@ -130,10 +131,13 @@ def _serve(project: Project, access: Access, gguf: Path, adapters: list[Path]) -
     require_free_port(access.address, access.port)
     # Beside the artifacts: Docker sees every file there.
     with make_workspace(project.store.workspaces, "serve") as folder:
-        template = _write_template(model, settings.reasoning == "split", folder)
+        splits = settings.reasoning == "split" and bool(model.chat_template)
+        # A template that writes thinking itself, in chunks or from a field, says how.
+        folds = splits and project.recipe.dataset.thinking == THINKING[0]
+        template = _write_template(model, folder) if folds else ""
         page = project.engine.chat_page or _write_page(folder / "page")
         made = _make_settings(project, access, load, room, adapters)
-        made = replace(made, template=template, splits_thinking=bool(template), page=page)
+        made = replace(made, template=template, splits_thinking=splits, page=page)
         return _run(project, access, gguf, made)
 
 
@@ -144,10 +148,8 @@ def _write_page(folder: Path) -> str:
     return str(folder)
 
 
-def _write_template(model: GgufFile, splits: bool, folder: Path) -> str:
-    """Write the chat template with which the server tells thinking apart; "" for the file's own."""
-    if not splits or not model.chat_template:
-        return ""
+def _write_template(model: GgufFile, folder: Path) -> str:
+    """Write the chat template with which the server tells `<think>` apart."""
     path = folder / "template.jinja"
     path.write_text(fold_thinking(model.chat_template), encoding="utf-8")
     return str(path)

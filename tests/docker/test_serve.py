@@ -55,15 +55,18 @@ def bare() -> Iterator[Container]:
         yield container
 
 
-def _answer(container: Container) -> str:
+def _answer(container: Container) -> dict[str, str]:
     status, _, text = fetch(f"{container.url}/v1/chat/completions", read_problem()[0])
     assert status == 200, text
-    return str(json.loads(text)["choices"][0]["message"]["content"])
+    message: dict[str, str] = json.loads(text)["choices"][0]["message"]
+    return message
 
 
 def test_a_bare_run_answers_chats_with_the_model(bare: Container) -> None:
-    assert _answer(bare).startswith("<think>")
-    assert _answer(bare).endswith(f"</think>\n{read_problem()[1]}")
+    message = _answer(bare)
+    assert message["content"] == read_problem()[1]
+    assert message["reasoning_content"]
+    assert "think>" not in message["reasoning_content"]
 
 
 def test_a_bare_run_takes_the_code_that_suits_this_cpu(bare: Container) -> None:
@@ -113,12 +116,15 @@ def test_the_chat_page_can_ask_for_the_key(bare: Container) -> None:
 
 
 def test_options_after_the_image_and_variables_reach_the_server() -> None:
-    options = (*_PORT, "--cpus", "1", "--env", "LLAMA_ARG_ALIAS=adder")
+    told = ("--env", "LLAMA_ARG_ALIAS=adder", "--env", "LLAMA_ARG_THINK=none")
+    options = (*_PORT, "--cpus", "1", *told)
     with serve(*options, *_mount(find_gguf()), arguments=["--ctx-size", "256"]) as container:
         props = json.loads(fetch(f"{container.url}/props")[2])
         assert props["default_generation_settings"]["n_ctx"] == 256
         assert props["model_alias"] == "adder"
         assert "n_threads = 1\n" in _read_log(container)
+        assert _answer(container)["content"].startswith("<think>")
+        assert _answer(container)["content"].endswith(f"</think>\n{read_problem()[1]}")
 
 
 def test_it_serves_for_a_stranger_who_may_do_nothing() -> None:

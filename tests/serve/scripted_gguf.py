@@ -36,20 +36,21 @@ TEMPLATE = (
 
 @dataclass(kw_only=True)
 class Script:
-    """What the model says after ASSISTANT, piece by piece; then it ends, or says it for ever."""
+    """What the model says after a prompt's end, by the piece; then it ends, or says it for ever."""
 
     pieces: Sequence[str]
     endless: bool = False
     name: str = "scripted"
     template: str = TEMPLATE
     context: int = 4096
+    after: str = ASSISTANT
     tokens: list[str] = field(init=False)
     kinds: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         """Give every byte a token, and every piece one of its own: no two may be equal."""
         assert len(set(self.pieces)) == len(self.pieces)
-        self.tokens = [*_SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), ASSISTANT]
+        self.tokens = [*_SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), self.after]
         self.kinds = [_UNKNOWN_KIND, _CONTROL, _CONTROL, *[_BYTE] * 256, _USER]
         self.tokens += self.pieces
         self.kinds += [_NORMAL] * len(self.pieces)
@@ -68,10 +69,15 @@ class Script:
 
     def list_followers(self) -> dict[int, int]:
         """Return which token follows which; after all others comes the end."""
-        first = self.find(ASSISTANT)
+        first = self.find(self.after)
         chain = [first, *range(first + 1, first + 1 + len(self.pieces))]
         last = first + 1 if self.endless else _EOS
         return dict(zip(chain, [*chain[1:], last], strict=True))
+
+
+def end_with_assistant(template: str) -> str:
+    """Return a family's chat template with the prompt's end that these models know."""
+    return template + "{%- if add_generation_prompt %}" + ASSISTANT + "{%- endif %}"
 
 
 def write_model(path: Path, script: Script) -> Path:

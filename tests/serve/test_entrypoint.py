@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from pipeline.artifact.key import REPOSITORY
+from pipeline.data.templates import BUILT_IN
 from pipeline.serve.argv import ServerSettings, make_server_argv
+from pipeline.serve.thinking import fold_thinking
+from tests.serve.scripted_gguf import Script, write_model
 
 # llama.cpp's own names of the options that `make serve` gives, by the variable of the entrypoint.
 _OPTIONS = {
@@ -26,6 +29,7 @@ _OPTIONS = {
     "LLAMA_ARG_PORT": ("--port", None),
     "LLAMA_ARG_THINK": ("--reasoning-format", None),
 }
+_FOLD = REPOSITORY / "docker" / "serve" / "thinking.jinja"
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +43,13 @@ def test_it_serves_as_make_serve_does(entrypoint: dict[str, Any]) -> None:
     )
     argv = make_server_argv("llama-server", "/model.gguf", settings)
     written = []
+    variables = entrypoint["DEFAULTS"] | entrypoint["split_thinking"]("")
     for variable, (option, switch) in _OPTIONS.items():
-        value = entrypoint["DEFAULTS"][variable]
+        value = variables[variable]
         assert switch in (None, value)
         written += [option] if switch else [option, value]
     assert sorted(written) == sorted(argv[1:])
-    assert entrypoint["DEFAULTS"].keys() - _OPTIONS.keys() == {"LLAMA_ARG_STATIC_PATH"}
+    assert variables.keys() - _OPTIONS.keys() == {"LLAMA_ARG_STATIC_PATH"}
 
 
 @pytest.mark.parametrize(
@@ -72,3 +77,33 @@ def test_it_takes_the_cores_that_it_is_given(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"{text}\n")
     assert entrypoint["count_cores"](tmp_path) == cores
+
+
+def test_it_splits_thinking_off_as_make_serve_does(
+    entrypoint: dict[str, Any], tmp_path: Path
+) -> None:
+    entrypoint["split_thinking"].__globals__["FOLD"] = _FOLD
+    script = Script(pieces=["<think>"])
+    gguf = write_model(tmp_path / "model.gguf", script)
+    assert entrypoint["read_template"](gguf) == script.template
+    assert entrypoint["split_thinking"](script.template) == {
+        "LLAMA_ARG_THINK": "deepseek",
+        "LLAMA_ARG_CHAT_TEMPLATE": fold_thinking(script.template),
+    }
+
+
+@pytest.mark.parametrize("family", ["qwen", "mistral-v13"])
+def test_a_template_that_writes_thinking_itself_is_left_alone(
+    entrypoint: dict[str, Any], family: str
+) -> None:
+    assert entrypoint["split_thinking"](BUILT_IN[family]) == {"LLAMA_ARG_THINK": "deepseek"}
+
+
+@pytest.mark.parametrize("content", [b"", b"no GGUF", None], ids=["empty", "text", "absent"])
+def test_a_file_without_a_template_has_none(
+    entrypoint: dict[str, Any], tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "model.gguf"
+    if content is not None:
+        path.write_bytes(content)
+    assert entrypoint["read_template"](path) == ""

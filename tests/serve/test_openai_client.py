@@ -2,56 +2,22 @@
 words are known."""
 
 import json
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from pipeline.serve.argv import ServerSettings
 from pipeline.serve.gguf_file import read_gguf
-from pipeline.serve.server import run_server
 from pipeline.serve.thinking import fold_thinking
+from tests.serve.openai_client import ASKED, KEY, WEATHER, ask, fetch, render, serve
 from tests.serve.scripted_gguf import ASSISTANT, Script, write_adapter, write_model
 
 pytestmark = pytest.mark.serve
 
 _THINKING = Script(pieces=["<think>", "\nForty ", "and two.", "\n</think>", "\n4", "2"])
-_ASKED: Any = [{"role": "user", "content": "What is 40 + 2?"}]
-_KEY = "a-key-for-tests"
-_PLACE = {"type": "object", "properties": {"place": {"enum": ["Paris"]}}, "required": ["place"]}
-_WEATHER: Any = {"type": "function", "function": {"name": "weather", "parameters": _PLACE}}
-
-
-@contextmanager
-def serve(gguf: Path, **changes: Any) -> Iterator[openai.OpenAI]:
-    """Yield a client of a server on the file."""
-    asked = {"host": "127.0.0.1", "port": 0, "context": 512, "parallel": 1, "threads": 1}
-    settings = ServerSettings(**{**asked, "web_page": False, **changes})
-    with ExitStack() as ending:
-        url = ending.enter_context(run_server(gguf, settings))
-        yield ending.enter_context(
-            openai.OpenAI(base_url=f"{url}/v1", api_key=_KEY, max_retries=0, timeout=60)
-        )
-
-
-def fetch(client: openai.OpenAI, path: str) -> str:
-    """Return what the server says at a path beside the API."""
-    url = str(client.base_url).removesuffix("/v1/") + path
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {_KEY}"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return str(answer.read(), "utf-8")
-
-
-def ask(client: openai.OpenAI, **changes: Any) -> Any:
-    """Return the message that a chat is answered with."""
-    return client.chat.completions.create(
-        **{"model": "any", "messages": _ASKED, "max_tokens": 32, "temperature": 0, **changes}
-    ).choices[0].message  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +27,7 @@ def thinking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI
     gguf = write_model(folder / "model.gguf", _THINKING)
     template, keys = folder / "template.jinja", folder / "keys"
     template.write_text(fold_thinking(read_gguf(gguf).chat_template))
-    keys.write_text(f"# ours\n\n{_KEY}\nanother\n")
+    keys.write_text(f"# ours\n\n{KEY}\nanother\n")
     with serve(
         gguf,
         parallel=4,
@@ -84,7 +50,7 @@ def test_thinking_comes_apart_from_the_answer(thinking: openai.OpenAI) -> None:
 
 def test_a_stream_ends_as_the_whole_answer(thinking: openai.OpenAI) -> None:
     stream = thinking.chat.completions.create(
-        model="any", messages=_ASKED, stream=True, stream_options={"include_usage": True}
+        model="any", messages=ASKED, stream=True, stream_options={"include_usage": True}
     )
     chunks = list(stream)
     deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
@@ -98,11 +64,7 @@ def test_a_stream_ends_as_the_whole_answer(thinking: openai.OpenAI) -> None:
 
 def test_what_was_thought_before_is_rendered_as_it_was_taught(thinking: openai.OpenAI) -> None:
     before = {"role": "assistant", "content": "3", "reasoning_content": "One and two."}
-    body = json.dumps({"messages": [*_ASKED, before, *_ASKED]}).encode()
-    url = str(thinking.base_url).removesuffix("/v1/") + "/apply-template"
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {_KEY}"}
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60) as answer:
-        prompt = json.load(answer)["prompt"]
+    prompt = render(thinking, [*ASKED, before, *ASKED])
     assert "[assistant]<think>\nOne and two.\n</think>\n3[user]" in prompt
 
 
@@ -157,7 +119,7 @@ def calling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]
 
 @pytest.mark.parametrize("choice", ["auto", "required"])
 def test_a_tool_is_called_after_thinking(calling: openai.OpenAI, choice: str) -> None:
-    message = ask(calling, tools=[_WEATHER], tool_choice=choice, max_tokens=256)
+    message = ask(calling, tools=[WEATHER], tool_choice=choice, max_tokens=256)
     (call,) = message.tool_calls
     assert call.function.name == "weather"
     assert json.loads(call.function.arguments) == {"place": "Paris"}
@@ -166,10 +128,10 @@ def test_a_tool_is_called_after_thinking(calling: openai.OpenAI, choice: str) ->
 
 
 def test_a_tools_result_goes_back(calling: openai.OpenAI) -> None:
-    message = ask(calling, tools=[_WEATHER], max_tokens=256)
+    message = ask(calling, tools=[WEATHER], max_tokens=256)
     result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "sunny"}
-    turns = [*_ASKED, message.model_dump(exclude_none=True), result]
-    assert ask(calling, messages=turns, tools=[_WEATHER], max_tokens=256).tool_calls
+    turns = [*ASKED, message.model_dump(exclude_none=True), result]
+    assert ask(calling, messages=turns, tools=[WEATHER], max_tokens=256).tool_calls
 
 
 def test_slots_answer_side_by_side_without_mixing(thinking: openai.OpenAI) -> None:
@@ -182,7 +144,7 @@ def test_slots_answer_side_by_side_without_mixing(thinking: openai.OpenAI) -> No
     assert "llamacpp:requests_processing 0" in fetch(thinking, "/metrics")
 
 
-@pytest.mark.parametrize("key", ["wrong", "", "# ours", f"{_KEY} "])
+@pytest.mark.parametrize("key", ["wrong", "", "# ours", f"{KEY} "])
 def test_without_a_key_of_the_file_nobody_is_let_in(thinking: openai.OpenAI, key: str) -> None:
     stranger = thinking.with_options(api_key=key or " ")
     with pytest.raises((openai.AuthenticationError, openai.APIConnectionError)):
@@ -200,7 +162,7 @@ def test_a_client_that_leaves_leaves_no_slot_behind(tmp_path: Path) -> None:
     with serve(gguf, context=4096, metrics=True) as client:
         for _ in range(4):
             with client.chat.completions.create(
-                model="any", messages=_ASKED, stream=True, max_tokens=4000
+                model="any", messages=ASKED, stream=True, max_tokens=4000
             ) as stream:
                 next(iter(stream))
         assert ask(client, max_tokens=4).content == "on and on and "

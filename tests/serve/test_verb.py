@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifact.key import REPOSITORY
+from pipeline.data.templates import BUILT_IN
 from pipeline.serve.access import find_free_port
 from tests.serve.scripted_gguf import Script, write_model
 
@@ -98,6 +99,21 @@ def test_it_serves_until_it_is_asked_to_stop(tmp_path: Path) -> None:
         assert process.wait(30) == 0
         assert process.stderr is not None
         assert process.stderr.read().endswith("the server has stopped\n")
+
+
+def test_thinking_that_was_taught_in_chunks_is_told_apart_as_such(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    written = 'template = "mistral-v13"\nthinking = "chunks"\n[train]'
+    case.recipe.write_text(case.recipe.read_text().replace("[train]", written))
+    script = Script(
+        pieces=["[THINK]", "One.", "[/THINK]", "Two"],
+        template=BUILT_IN["mistral-v13"],
+        after="[/INST]",
+    )
+    write_model(case.gguf, script)
+    with case.serve(), urllib.request.urlopen(case.ask(), timeout=60) as answer:
+        message = json.load(answer)["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("One.", "Two")
 
 
 def test_what_is_being_answered_is_finished_first(tmp_path: Path) -> None:
