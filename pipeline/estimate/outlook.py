@@ -26,7 +26,7 @@ from pipeline.estimate.verdicts import (
     list_serving_verdicts,
     list_training_verdicts,
 )
-from pipeline.gguf_types import Decoder, choose_types, parse_override
+from pipeline.gguf_types import Decoder, choose_types, count_row_bytes, parse_override
 from pipeline.recipe.recipe import Recipe
 
 
@@ -108,10 +108,11 @@ def _model_serving(recipe: Recipe, sizes: Estimate) -> ServeMemory:
     types = choose_types(
         recipe.serve.type, list_tensors(shape), decoder, overrides, has_imatrix=has_imatrix
     )
+    rows, columns = list_tensors(shape)["token_embd.weight"]
     return model_serving(
         shape,
-        sizes.gguf[recipe.serve.type],
-        embeddings_type=types["token_embd.weight"],
+        tensor_bytes=sizes.gguf[recipe.serve.type].tensor_bytes,
+        embedding_bytes=rows * count_row_bytes(types["token_embd.weight"], columns),
         cache_type=recipe.serve.cache_type.upper(),
         context=recipe.serve.context,
         parallel=recipe.serve.parallel,

@@ -1,13 +1,13 @@
 """Shape + context -> bytes of device memory that llama.cpp's server takes.
 
-Every layer is on the device, as the recipe's server is started. The embeddings stay in host memory
-(llama.cpp looks rows up there) unless they are the output head, too.
+Every layer is on the device. The embeddings stay in host memory (llama.cpp looks rows up there)
+unless they are the output head, too. `plan` asks of a file that is not there yet, `serve` of one
+that it has read. Standard library only.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.estimate.gguf_size import GgufSize, list_tensors
 from pipeline.estimate.shape import Shape
 from pipeline.gguf_types import BLOCKS, count_row_bytes
 
@@ -15,10 +15,10 @@ from pipeline.gguf_types import BLOCKS, count_row_bytes
 # besides the chosen one.
 CACHE_TYPES = ("F16", "Q8_0", "Q4_0")
 
-_CELLS = 256  # contexts are whole numbers of it
+CELLS = 256  # contexts are whole numbers of it
 _BATCH = 512  # tokens that are computed at once (--ubatch-size)
 # The driver's, kernels and cuBLAS; on a CPU what the program itself takes.
-_PROCESS_BYTES = {True: 500_000_000, False: 60_000_000}
+CUDA_BYTES, PROGRAM_BYTES = 500_000_000, 60_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,9 @@ class ServeMemory:
 
 def model_serving(
     shape: Shape,
-    gguf: GgufSize,
     *,
-    embeddings_type: str,
+    tensor_bytes: int,
+    embedding_bytes: int,
     cache_type: str,
     context: int,
     parallel: int,
@@ -47,8 +47,8 @@ def model_serving(
 ) -> ServeMemory:
     """Return what a server takes that keeps `parallel` contexts of `context` tokens.
 
-    `embeddings_type` is that of token_embd.weight in the file, `cache_type` that of keys and
-    values.
+    `tensor_bytes` are all of the file's, `embedding_bytes` those of token_embd.weight among them;
+    `cache_type` is that of keys and values.
     """
     cache = {
         each: count_cache_bytes(shape, each, context=context, parallel=parallel)
@@ -57,18 +57,20 @@ def model_serving(
     }
     # In a type whose blocks do not divide a head the server would refuse to start.
     cache_type = cache_type if cache_type in cache else "F16"
-    rows, columns = list_tensors(shape)["token_embd.weight"]
-    is_held = shape.tied or not on_gpu
-    looked_up = 0 if is_held else rows * count_row_bytes(embeddings_type, columns)
-    # The logits of a batch, or the widest that a layer computes, in float32.
-    widest = max(shape.vocabulary, 3 * shape.ffn) + 2 * shape.hidden
+    looked_up = 0 if shape.tied or not on_gpu else embedding_bytes
     parts = {
-        "weights": gguf.tensor_bytes - looked_up,
+        "weights": tensor_bytes - looked_up,
         "kv_cache": cache[cache_type],
-        "compute": 4 * _BATCH * widest,
-        "context" if on_gpu else "process": _PROCESS_BYTES[on_gpu],
+        "compute": count_compute_bytes(shape),
+        "context" if on_gpu else "process": CUDA_BYTES if on_gpu else PROGRAM_BYTES,
     }
     return ServeMemory(parts=parts, cache_bytes=cache, cache_type=cache_type)
+
+
+def count_compute_bytes(shape: Shape) -> int:
+    """Return the bytes of the buffers of a batch: the logits, or the widest that a layer computes,
+    and its input and output, in float32."""
+    return 4 * _BATCH * (max(shape.vocabulary, 3 * shape.ffn) + 2 * shape.hidden)
 
 
 def count_cache_bytes(shape: Shape, cache_type: str, *, context: int, parallel: int) -> int:
@@ -87,4 +89,4 @@ def count_cache_bytes(shape: Shape, cache_type: str, *, context: int, parallel: 
 
 
 def _pad(tokens: int) -> int:
-    return -(-tokens // _CELLS) * _CELLS
+    return -(-tokens // CELLS) * CELLS

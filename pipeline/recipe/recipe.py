@@ -23,7 +23,7 @@ from pipeline.recipe.positions import find_lines
 from pipeline.recipe.processes import resolve_train
 from pipeline.recipe.setting import setting as _setting
 from pipeline.recipe.train import Train
-from pipeline.serve.argv import CACHE_BITS
+from pipeline.serve.argv import CACHE_TYPES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class Serve:
     cache_type: str = _setting(
         "What keys and values are kept in; q8_0 takes half of f16's memory.",
         "f16",
-        choices=tuple(CACHE_BITS),
+        choices=CACHE_TYPES,
     )
     prompt_cache_mib: int = _setting(
         "Memory for the prompts of earlier conversations, MiB; less where less is free.",

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-# What keys and values may be kept in, and the bits that one takes (ggml's blocks, scales included).
-CACHE_BITS = {"f32": 32.0, "f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q5_1": 6.0, "q5_0": 5.5}
-CACHE_BITS |= {"q4_1": 5.0, "q4_0": 4.5, "iq4_nl": 4.5}
+# What keys and values may be kept in.
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
 @dataclass(frozen=True, kw_only=True)

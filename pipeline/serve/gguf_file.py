@@ -42,14 +42,13 @@ _TENSOR_TYPES = {
 class GgufFile:
     """A file's metadata; an array of more than 64 values is its length alone.
 
-    `block_bytes`: of all tensors in layers, which are named blk.N.
+    `tensor_bytes`: by tensor. Layers' are named blk.N, the embeddings token_embd.weight.
     """
 
     path: Path
     metadata: Mapping[str, Any]
-    tensors: int
     size_bytes: int
-    block_bytes: int
+    tensor_bytes: Mapping[str, int]
 
     @property
     def architecture(self) -> str:
@@ -72,22 +71,12 @@ class GgufFile:
         tokens = self.metadata.get("tokenizer.ggml.tokens", 0)
         return len(tokens) if isinstance(tokens, list) else int(tokens)
 
-    def count_cache_bytes(self, context: int, value_bits: float) -> int | None:
-        """Return what keys and values of so many tokens take, at so many bits each; None when the
-        file does not say (layers x KV heads x (key + value length) x context)."""
-        read = self.read_number
-        layers, heads = read("block_count"), read("attention.head_count_kv")
-        width = read("embedding_length") or 0
-        query_heads = read("attention.head_count")
-        if not layers or not heads or not query_heads:
-            return None
-        of_key = read("attention.key_length") or width // query_heads
-        of_value = read("attention.value_length") or width // query_heads
-        return int(layers * heads * (of_key + of_value) * context * value_bits / 8)
-
     def read_number(self, name: str) -> int | None:
-        """Return a number of the architecture, by its key without the architecture's name."""
+        """Return a number of the architecture, by its key without the architecture's name; of one
+        for each layer the largest."""
         value = self.metadata.get(f"{self.architecture}.{name}")
+        if isinstance(value, list):
+            value = max(value, default=None)
         return value if isinstance(value, int) else None
 
 
@@ -172,7 +161,7 @@ def _parse(path: Path, data: memoryview) -> GgufFile:
         for _ in range(keys):
             key = cursor.read_string()
             metadata[key] = cursor.read_value(cursor.read("<I"))
-        end, block_bytes = _measure_tensors(cursor, tensors)
+        sizes, end = _measure_tensors(cursor, tensors)
         alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or alignment <= 0:
             raise ValueError(f"its alignment is {alignment!r}")
@@ -182,16 +171,16 @@ def _parse(path: Path, data: memoryview) -> GgufFile:
         return GgufFile(
             path=path,
             metadata=metadata,
-            tensors=tensors,
             size_bytes=len(data),
-            block_bytes=block_bytes,
+            tensor_bytes=sizes,
         )
 
 
-def _measure_tensors(cursor: _Cursor, tensors: int) -> tuple[int, int]:
-    """Return where the last tensor ends, counted from the first one's beginning, and what those in
-    layers take."""
-    end = block_bytes = 0
+def _measure_tensors(cursor: _Cursor, tensors: int) -> tuple[dict[str, int], int]:
+    """Return the bytes of each tensor, and where the last one ends, counted from the first one's
+    beginning."""
+    sizes: dict[str, int] = {}
+    end = 0
     for _ in range(tensors):
         name = cursor.read_string()
         shape: Sequence[int] = [cursor.read("<Q") for _ in range(cursor.read("<I"))]
@@ -199,7 +188,6 @@ def _measure_tensors(cursor: _Cursor, tensors: int) -> tuple[int, int]:
         if number not in _TENSOR_TYPES:
             raise ValueError(f"tensor {name} is of the unknown type {number}")
         elements, size = BLOCKS[_TENSOR_TYPES[number]]
-        taken = prod(shape) // elements * size
-        end = max(end, offset + taken)
-        block_bytes += taken if name.startswith("blk.") else 0
-    return end, block_bytes
+        sizes[name] = prod(shape) // elements * size
+        end = max(end, offset + sizes[name])
+    return sizes, end

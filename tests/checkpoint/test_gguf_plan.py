@@ -23,10 +23,12 @@ from pipeline.checkpoint.weights import open_weights, write_small_files
 from pipeline.engine.environment import read_envs_dir
 from pipeline.estimate.base_config import read_config as read_base_config
 from pipeline.estimate.gguf_size import list_tensors, sum_tensor_bytes
-from pipeline.estimate.serving import count_cache_bytes
+from pipeline.estimate.serving import count_cache_bytes, count_compute_bytes
 from pipeline.estimate.shape import parse_shape
 from pipeline.estimate.text_size import count_text_bytes
 from pipeline.gguf_types import parse_override
+from pipeline.serve.capacity import read_shape
+from pipeline.serve.gguf_file import read_gguf
 from tests import locked, tekken
 from tests.checkpoint import tiny_families
 from tests.checkpoint.planned_size import plan_gguf
@@ -191,6 +193,23 @@ def test_a_published_sentencepiece_vocabulary_is_planned(tmp_path: Path, family:
     planned = plan_gguf(base, "Q8_0", name="Größe")
     assert planned.size_bytes == read_header_size(base, tmp_path, "Q8_0")
     assert planned.is_exact
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_server_is_held_against_the_memory_that_was_planned(tmp_path: Path, family: str) -> None:
+    tiny_families.write_family(tmp_path / "base", family)
+    planned = parse_shape(read_config(tmp_path / "base" / "config.json"), on="config.json")
+    options = gguf.Options(type="Q4_K_M", model_name="x", tensor_types=(), chat_template="")
+    gguf.run({"base": tmp_path / "base"}, options, tmp_path)
+    file = read_gguf(tmp_path / gguf.GGUF)
+    read = read_shape(file)
+    assert read is not None
+    assert read.tied == planned.tied
+    assert count_compute_bytes(read) == count_compute_bytes(planned)
+    assert sum(file.tensor_bytes.values()) == sum_tensor_bytes(planned, "Q4_K_M", [])
+    for context in (256, 4096, 100_000):
+        asked = {"context": context, "parallel": 2}
+        assert count_cache_bytes(read, "F16", **asked) == count_cache_bytes(planned, "F16", **asked)
 
 
 @pytest.mark.parametrize("cache_type", ["F16", "Q8_0"])

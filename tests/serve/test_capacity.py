@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import CapacityError, UsageError
-from pipeline.serve.argv import CACHE_BITS
+from pipeline.serve.argv import CACHE_TYPES
 from pipeline.serve.capacity import (
     Load,
     Room,
@@ -27,9 +27,12 @@ _METADATA = {"general.architecture": "mistral3"} | {f"mistral3.{k}": v for k, v 
 _FILE = GgufFile(
     path=Path("model.gguf"),
     metadata=_METADATA,
-    tensors=363,
     size_bytes=14_334_446_752,
-    block_bytes=13_400_000_000,
+    tensor_bytes={
+        "token_embd.weight": 377_487_360,
+        "output.weight": 550_502_400,
+        **{f"blk.{layer}": 334_950_907 for layer in range(40)},
+    },
 )
 _LOAD = Load(gguf=_FILE, context=16384, parallel=1, cache_type="f16")
 
@@ -38,9 +41,34 @@ def test_keys_and_values_take_what_llama_cpp_takes() -> None:
     assert _LOAD.cache_bytes == 40 * 8 * 256 * 16384 * 2
     halved = replace(_LOAD, cache_type="q8_0")
     assert halved.cache_bytes == _LOAD.cache_bytes * 8.5 / 16
+    # 2 layers x 2 heads x (40 + 256 / 8) x 256 cells x 2 bytes
+    numbers = {"block_count": 2, "attention.head_count": 8, "attention.head_count_kv": 2}
+    numbers |= {"embedding_length": 256, "attention.key_length": 40}
+    metadata = {"general.architecture": "a"} | {f"a.{k}": v for k, v in numbers.items()}
+    small = replace(_LOAD, gguf=replace(_FILE, metadata=metadata), context=200)
+    assert small.cache_bytes == 2 * 2 * 72 * 256 * 2
 
 
-@pytest.mark.parametrize("cache_type", CACHE_BITS)
+def test_layers_that_see_a_window_keep_no_more() -> None:
+    shape = _SHAPE | {"attention.sliding_window": 1024}
+    metadata = {"general.architecture": "gemma3"} | {f"gemma3.{k}": v for k, v in shape.items()}
+    windowed = replace(_LOAD, gguf=replace(_FILE, metadata=metadata))
+    # 6 of 40 layers see everything, the others 1,024 tokens and a batch of 512.
+    whole = _LOAD.cache_bytes
+    assert windowed.cache_bytes == whole * 6 / 40 + whole * 34 / 40 * 1536 / 16384
+    metadata = _METADATA | {"mistral3.attention.sliding_window": 1024}
+    assert replace(_LOAD, gguf=replace(_FILE, metadata=metadata)).cache_bytes == whole
+
+
+def test_a_file_that_does_not_say_its_numbers_is_as_large_as_it_is() -> None:
+    unknown = replace(_LOAD, gguf=replace(_FILE, metadata={}))
+    require_room(unknown, Room(memory_bytes=15 * _GB))
+    with pytest.raises(CapacityError, match="do not fit"):
+        require_room(unknown, Room(memory_bytes=14 * _GB))
+    assert count_gpu_layers(unknown, Room(memory_bytes=None, gpu_bytes=(24 * _GB,))) == 0
+
+
+@pytest.mark.parametrize("cache_type", CACHE_TYPES)
 @pytest.mark.parametrize("parallel", [1, 3])
 @pytest.mark.parametrize("gpus", [(), (4 * _GB,)])
 def test_the_context_that_is_told_fits_and_no_longer_one(
