@@ -14,7 +14,7 @@ from types import FrameType
 
 from pipeline.artifact.key import REPOSITORY
 from pipeline.errors import INTERRUPTED, TristillError, explain_os_error
-from pipeline.log import say, start_log
+from pipeline.log import say, start_log, write_line
 from pipeline.project import RECIPES
 
 
@@ -78,16 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except TristillError as error:
-        sys.stderr.write(f"error: {error}\n")
+        write_line(f"error: {error}")
         return error.exit_code
     except BrokenPipeError:
-        # The reader, such as `head`, has seen enough; what is left to flush goes nowhere.
+        # The answer's reader, such as `head`, has seen enough; what is left to flush goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if (explained := explain_os_error(error)) is None:
             raise
-        sys.stderr.write(f"error: {explained}\n")
+        write_line(f"error: {explained}")
         return explained.exit_code
     except KeyboardInterrupt:
         say("interrupted; what was sealed stays. Run the same command again to go on.")

@@ -3,6 +3,7 @@
 Used on the host and inside images alike. Answers (paths, tables, JSON) never come through here.
 """
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -26,8 +27,17 @@ def stop_log() -> None:
 def say(text: str) -> None:
     """Write one line of talk."""
     if _started:
+        write_line(text)
+
+
+def write_line(text: str) -> None:
+    """Write one line to stderr, and from then on nowhere once nobody reads there: the reader, as
+    in `make train 2>&1 | head`, may have seen enough of a build that is to reach its end."""
+    try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 @contextmanager

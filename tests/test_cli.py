@@ -1,6 +1,7 @@
 """The command line: exit codes, answers on stdout alone, no traceback for what a user can cause."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -222,3 +223,11 @@ def test_a_damaged_store_ends_with_6(tmp_path: Path) -> None:
     told = _run(tmp_path, "plan")
     assert told.returncode == 6
     assert "manifest" in told.stderr
+
+
+def test_an_error_that_nobody_reads_has_its_code(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "pipeline", "build", "adaptor", "--store", str(tmp_path)]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as unread:
+        assert subprocess.run(argv, cwd=REPOSITORY, stderr=unread, check=False).returncode == 2

@@ -45,7 +45,7 @@ from pipeline.engine.network import (
 from pipeline.engine.pip_settings import CA_BUNDLE
 from pipeline.engine.stage import find_grace_s
 from pipeline.errors import HostError
-from pipeline.log import say
+from pipeline.log import say, write_line
 
 _PRELOAD = "LD_PRELOAD"
 _PRELOADED = PurePosixPath("/preloaded.so")
@@ -254,7 +254,7 @@ def _run(
 
     def show(line: str) -> None:
         last.append(line)
-        sys.stderr.write(f"{line}\n")
+        write_line(line)
 
     environment = {**docker_client.make_client_environment(), **secrets}
     code = process.run(argv, log_path=log, environment=environment, grace_s=grace_s, on_line=show)

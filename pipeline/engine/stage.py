@@ -5,7 +5,6 @@ A stage cannot tell that it is not in a container.
 
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from pipeline.engine import process
 from pipeline.engine.foreground import run_shown
 from pipeline.engine.image import IMAGES
 from pipeline.engine.network import make_network_variables
+from pipeline.log import write_line
 
 
 def run_stage(
@@ -48,7 +48,7 @@ def run_stage(
         cwd=work,
         umask=variation.umask if variation else 0o022,
         grace_s=find_grace_s(job),
-        on_line=_show_line,
+        on_line=write_line,
     )
 
 
@@ -104,7 +104,3 @@ def _make_network_variables(job: Mapping[str, Any]) -> dict[str, str]:
     if not job.get("options", {}).get("address"):
         return {}
     return {name: os.environ[name] for name in os.environ if name.startswith(("NCCL_", "GLOO_"))}
-
-
-def _show_line(line: str) -> None:
-    sys.stderr.write(f"{line}\n")

@@ -233,3 +233,16 @@ def test_a_hit_waits_for_no_lock(store: Store) -> None:
     with (store.root / ".locks" / "uses").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         build_small(store)
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_build_reaches_its_end_though_nobody_listens(
+    store: Store, undisturbed: Store, jobs: str
+) -> None:
+    """As under `make demo 2>&1 | head -1`."""
+    builder = start_builder(store, "--jobs", jobs)
+    assert builder.stdout is not None
+    assert builder.stdout.readline()
+    builder.stdout.close()
+    assert builder.wait(120) == 0
+    assert read_bytes(store) == read_bytes(undisturbed)
