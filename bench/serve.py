@@ -37,7 +37,7 @@ from pipeline.serve.gguf_file import read_gguf
 
 _RESULT = REPOSITORY / "bench" / "results" / "serve.md"
 _PARALLEL, _CONTEXT = 8, 512
-_TURNS = 5  # of a round: each server is asked so often before all are started anew
+_TURNS = 3  # of a round: each server is asked so often before all are started anew
 _HOSTILE = 10_000
 # Each is asked some ten times.
 _SUMS = 300
@@ -159,7 +159,7 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--gguf", type=Path, required=True, metavar="FILE", help="of the demonstration")
     add("--scratch", type=Path, default=REPOSITORY / "bench" / "work", metavar="DIR")
-    add("--rounds", type=int, default=2, metavar="N", help="each of five turns")
+    add("--rounds", type=int, default=4, metavar="N", help="each of three turns")
     add("--quick", action="store_true", help="less of all, one round, no result file")
     return parser.parse_args(argv)
 
