@@ -2,6 +2,7 @@
 model whose words are known."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ _XML = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}
 """
+# Templates that others published, and llama.cpp's source carries, of models that do not think.
+_FOLDER = Path(sys.prefix) / "llama" / "src" / "models" / "templates"
+_PUBLISHED = (
+    *("Mistral-Small-3.2-24B-Instruct-2506", "mistralai-Mistral-Nemo-Instruct-2407"),
+    *("Qwen-Qwen2.5-7B-Instruct", "Qwen3-Coder", "google-gemma-2-2b-it"),
+    *("meta-llama-Llama-3.3-70B-Instruct", "microsoft-Phi-3.5-mini-instruct"),
+    "unsloth-mistral-Devstral-Small-2507",
+)
 _CALLS = {
     "mistral-v13": (
         BUILT_IN["mistral-v13"],
@@ -43,22 +52,30 @@ _CALLS = {
 }
 
 
+def read(family: str) -> str:
+    """Return the chat template of that name."""
+    published = _FOLDER / f"{family}.jinja"
+    return BUILT_IN[family] if family in BUILT_IN else published.read_text(encoding="utf-8")
+
+
 def write(folder: Path, template: str, pieces: list[str]) -> tuple[Path, Path]:
     """Return the paths of a model that says so, and of the template that it is served with."""
     ended = end_with_assistant(template)
     path = folder / "template.jinja"
     path.write_text(fold_thinking(ended))
-    return write_model(folder / "model.gguf", Script(pieces=pieces, template=ended)), path
+    script = Script(pieces=pieces, template=ended, context=16384)
+    return write_model(folder / "model.gguf", script), path
 
 
-@pytest.mark.parametrize("family", BUILT_IN)
+@pytest.mark.parametrize("family", [*BUILT_IN, *_PUBLISHED])
 def test_thinking_comes_apart_under_every_familys_template(tmp_path: Path, family: str) -> None:
     pieces = ["<think>", "\nForty ", "and two.", "\n</think>", "\n4", "2"]
-    gguf, template = write(tmp_path, BUILT_IN[family], pieces)
-    with serve(gguf, template=str(template), splits_thinking=True) as client:
+    gguf, template = write(tmp_path, read(family), pieces)
+    # Some write a system prompt of thousands of characters where there is none.
+    with serve(gguf, template=str(template), splits_thinking=True, context=16384) as client:
         message = ask(client)
         assert (message.reasoning_content.strip(), message.content) == ("Forty and two.", "42")
-        if "reasoning_content" not in BUILT_IN[family]:
+        if "reasoning_content" not in read(family):
             apart = [*ASKED, {**_TURN, "reasoning_content": "One and two."}, *ASKED]
             taught = [*ASKED, {**_TURN, "content": f"{_THOUGHT}3"}, *ASKED]
             assert _THOUGHT in render(client, taught)
