@@ -5,10 +5,10 @@ server itself costs, and with a file of random weights, which shows what users w
 second of 1, 8 and 32 clients by ours, as `make serve` starts it, by a bare llama-server, and by one
 that splits thinking off as ours does; of 8 clients by `python -m llama_cpp.server`. All of them run
 at once and are asked the same in short turns, since the machine's own speed changes by more than
-they differ. Then 10,000 requests of which most are
-not meant well, and one of two servers killed under traffic; every answer is held against what the
-model says when it is asked alone. The report goes to stdout in Markdown
-and to `bench/results/serve.md`; with `--quick`, which only tries the script, to stdout alone.
+they differ. Then 10,000 requests of which most are not meant well, and one of two servers killed
+under traffic; every answer is held against what the model says when it is asked alone. The report
+goes to stdout in Markdown and to `bench/results/serve.md`; with `--quick`, which only tries the
+script, to stdout alone.
 """
 
 import argparse
